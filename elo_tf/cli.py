@@ -1,0 +1,45 @@
+"""What every command-line program of the project shares: clear errors and progress."""
+
+import sys
+from typing import Any, Callable, Iterable
+
+import tqdm
+from absl import app
+from absl import logging
+
+from elo_tf.errors import UserError
+
+USER_ERROR_EXIT_CODE = 2
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+    """Runs `main` under absl; a `UserError` becomes one line on standard error and exit code 2."""
+
+    def guarded(argv: list[str]) -> Any:
+        logging.use_absl_handler()
+        logging.set_verbosity(logging.INFO)
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
+        try:
+            return main(argv)
+        except UserError as error:
+            logging.flush()
+            print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR_EXIT_CODE
+        except KeyboardInterrupt:
+            print("interrupted; the same command resumes where it stopped", file=sys.stderr)
+            return 130
+
+    app.run(guarded)
+
+
+def progress(iterable: Iterable | None = None, *, total: int | None = None,
+             desc: str = "", unit: str = "it") -> tqdm.tqdm:
+    """A progress bar on standard error, with rate and time left.
+
+    Without a terminal it prints a line every few seconds instead of redrawing one.
+    """
+    interactive = sys.stderr.isatty()
+    return tqdm.tqdm(
+        iterable, total=total, desc=desc, unit=unit, file=sys.stderr, dynamic_ncols=interactive,
+        mininterval=0.2 if interactive else 5.0)
