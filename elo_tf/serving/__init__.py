@@ -1,0 +1,1 @@
+"""A trained encoder outside this project: SavedModel export and serving."""
