@@ -1,0 +1,1 @@
+"""Videos to records, records to clips. Knows no model."""
