@@ -1,0 +1,1 @@
+"""Networks: shapes in, activations out. Encoders of video and sound, decoders, classifiers."""
