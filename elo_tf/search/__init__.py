@@ -1,0 +1,1 @@
+"""The search for a loss: strategies, the journal, and the loop between them."""

@@ -1,0 +1,53 @@
+"""best_loss.gin, the product of a search: all that the final training needs of it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from elo_tf import files
+from elo_tf.search.journal import Candidate
+
+BINDING = "pretrain.loss_weights"
+
+
+def render_best_loss(best: Candidate, header: Mapping[str, Any], *, dead_zone: float) -> str:
+    """The text of best_loss.gin.
+
+    It holds nothing of when, where or how often the search ran: an interrupted search gives the
+    same bytes as an undisturbed one.
+
+    Args:
+      best: the candidate.
+      header: of the journal; config and commit are named where it has them.
+      dead_zone: weights below it count as 0 and are written so; the others as they are, to the
+        last digit.
+
+    Returns:
+      Comments and one gin binding, of the weights by name.
+    """
+    weights = {n: w if w >= dead_zone else 0.0 for n, w in best.weights.items()}
+    left_out = sum(w == 0.0 for w in weights.values())
+    lines = [
+        "# The best loss of a search. Train the final network with it:",
+        "#   python -m elo_tf.bin.pretrain --gin_file=best_loss.gin ...",
+        "#",
+        f"# fitness:    {best.fitness!r} (lower is better)",
+        f"# candidate:  {best.index} of generation {best.generation}, both from 0",
+        f"# search:     {header['strategy']}, seed {header['seed']}, {header['generations']} "
+        f"generations of {header['population']}",
+        f"# config:     {header.get('config', 'unknown')}",
+        f"# commit:     {header.get('commit', 'unknown')}",
+        f"# weights:    {len(weights)}, of which {left_out} below the dead zone of {dead_zone:g} "
+        "are 0.0",
+        "",
+        f"{BINDING} = {{",
+        *(f"    {name!r}: {weight!r}," for name, weight in weights.items()),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_best_loss(path: str | os.PathLike, best: Candidate, header: Mapping[str, Any], *,
+                    dead_zone: float) -> None:
+    """Writes best_loss.gin, whole or not at all: see `render_best_loss`."""
+    files.write_atomic(path, render_best_loss(best, header, dead_zone=dead_zone))
