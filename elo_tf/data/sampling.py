@@ -1,0 +1,112 @@
+"""Which frames of a record make a clip, and which samples of its waveform: one clock for both.
+
+Records are stored at their own frame rate. A *track* is the record resampled to the clip's rate:
+its entry j is the stored frame shown at j / fps seconds. Windows are placed on the track, so that
+frames, flow and sound of a window span the same seconds. A record shorter than a window is
+repeated, all modalities at the same instant.
+"""
+
+import tensorflow as tf
+
+from elo_tf.data.clip_spec import ClipSpec
+
+
+def track_of(frames: tf.Tensor, frame_rate: tf.Tensor, fps: float) -> tf.Tensor:
+    """Stored frame indices at the clip's rate.
+
+    Args:
+      frames: int32 [], number of stored frames.
+      frame_rate: float32 [], of the record; 0 (not stored) is taken to be `fps`.
+      fps: of the clip.
+
+    Returns:
+      int32 [M], at least one entry, never past the last frame.
+    """
+    rate = tf.where(frame_rate > 0, frame_rate, fps)
+    length = tf.maximum(tf.cast(tf.round(tf.cast(frames, tf.float32) / rate * fps), tf.int32), 1)
+    # The small number keeps j * rate / fps from falling under an integer by rounding.
+    track = tf.cast(tf.floor(tf.range(length, dtype=tf.float32) * rate / fps + 1e-3), tf.int32)
+    return tf.minimum(track, frames - 1)
+
+
+def random_windows(length: tf.Tensor, spec: ClipSpec,
+                   seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws where a clip starts, and where its `other` window does.
+
+    Args:
+      length: int32 [], entries of the track.
+      spec: the clip's size; a window is `spec.window` long, the other one `spec.frames`.
+      seed: int32 [2].
+
+    Returns:
+      start: int32 [], uniform over the places where the window fits; 0 if it fits nowhere.
+      other: int32 [], uniform over the places at least `spec.other_gap` seconds from `start`;
+        `start` if there is none.
+      has_other: bool [].
+    """
+    draw = tf.random.stateless_uniform([2], seed)
+    places = tf.maximum(length - spec.window, 0) + 1
+    start = pick(draw[0], places)
+    gap = max(round(spec.other_gap * spec.fps), 1)
+    before = tf.maximum(start - gap + 1, 0)
+    after = tf.maximum(length - spec.frames - (start + gap) + 1, 0)
+    choice = pick(draw[1], tf.maximum(before + after, 1))
+    other = tf.where(choice < before, choice, start + gap + choice - before)
+    has_other = before + after > 0
+    return start, tf.where(has_other, other, start), has_other
+
+
+def pick(uniform: tf.Tensor, choices: tf.Tensor) -> tf.Tensor:
+    """A uniform number in [0, 1) -> an int32 in [0, choices)."""
+    chosen = tf.cast(tf.floor(uniform * tf.cast(choices, tf.float32)), tf.int32)
+    return tf.minimum(chosen, choices - 1)
+
+
+def window_of(track: tf.Tensor, start: tf.Tensor, frames: int) -> tf.Tensor:
+    """Stored frame indices int32 [frames] of a window; past the end the track starts again."""
+    places = tf.math.floormod(start + tf.range(frames), tf.shape(track)[0])
+    return tf.ensure_shape(tf.gather(track, places), [frames])
+
+
+def spread_windows(track: tf.Tensor, windows: int, frames: int) -> tf.Tensor:
+    """Windows for testing: `windows` of them, evenly spread, the middle one if there is one.
+
+    Args:
+      track: int32 [M].
+      windows: how many.
+      frames: of each.
+
+    Returns:
+      int32 [windows, frames], places on the track (not stored frames).
+    """
+    # Importing Model Garden costs a second or two; reading for training does without it.
+    from official.vision.ops import preprocess_ops_3d
+
+    places = preprocess_ops_3d.sample_linspace_sequence(
+        tf.range(tf.shape(track)[0]), num_windows=windows if windows > 1 else 3,
+        num_steps=frames, stride=1)
+    places = tf.reshape(places, [-1, frames])
+    return places if windows > 1 else places[1:2]
+
+
+def waveform_window(waveform: tf.Tensor, start: tf.Tensor, track_length: tf.Tensor, frames: int,
+                    spec: ClipSpec) -> tf.Tensor:
+    """The samples that sound while a window is shown.
+
+    Args:
+      waveform: float32 [S], at `spec.sample_rate`, from the first frame on.
+      start: int32 [], of the window on the track.
+      track_length: int32 []; where the frames start again, so does the sound.
+      frames: of the window.
+      spec: the clip's size.
+
+    Returns:
+      float32 [spec.samples(frames)]; zero past the end of the waveform.
+    """
+    per_frame = spec.sample_rate / spec.fps
+    first = tf.cast(tf.round(tf.cast(start, tf.float32) * per_frame), tf.int32)
+    period = tf.cast(tf.round(tf.cast(track_length, tf.float32) * per_frame), tf.int32)
+    places = tf.math.floormod(first + tf.range(spec.samples(frames)), period)
+    size = tf.shape(waveform)[0]
+    sound = tf.gather(tf.pad(waveform, [[0, 1]]), tf.minimum(places, size))
+    return tf.ensure_shape(sound, [spec.samples(frames)])

@@ -1,0 +1,112 @@
+"""Multi-modal alignment: do two modalities show the same clip at the same time (task seven).
+
+A binary classifier sees a pair of features. One pair of an example is aligned; the negatives are
+the partner of another clip and the partner of another time of the same clip, which alone forbids
+to solve the task by recognising the scene (Owens and Efros 2018; Korbar et al. 2018).
+"""
+
+import types
+from collections.abc import Mapping
+
+import gin
+import tensorflow as tf
+
+from elo_tf.models import decoders
+from elo_tf.tasks.ordering import CHANCE
+from elo_tf.tasks.partners import partner_of
+from elo_tf.tasks.task import (
+    Encoded,
+    Shapes,
+    Task,
+    TaskOutput,
+    ViewKey,
+    across_replicas,
+    own_rows,
+)
+
+PARTNERS = types.MappingProxyType(
+    {"rgb": "audio", "flow": "rgb", "gray": "flow", "audio": "flow"})
+
+
+@gin.register
+class Align(Task):
+    """`{m}/align`: same time or not, with the partner; gradient to both."""
+
+    family = "align"
+
+    def __init__(self, modality: str, *, partners: Mapping[str, str] = PARTNERS, width: int = 64):
+        """Makes the task.
+
+        Args:
+          modality: of the intact clip.
+          partners: what each modality is aligned with (our choice).
+          width: of the hidden layer that compares the two features; a single layer on their
+            concatenation could not compare them at all (our choice).
+        """
+        super().__init__(modality)
+        self.partner = partner_of(modality, partners, self.family)
+        self._width = width
+
+    @property
+    def encodes(self) -> tuple[ViewKey, ...]:
+        """The clip, its partner, and the partner at another time."""
+        return ((self.modality, "intact"), (self.partner, "intact"),
+                (self.partner, "other_time"))
+
+    def build_heads(self, shapes: Shapes) -> None:
+        """Makes the classifier of pairs."""
+        widths = shapes.widths
+        inputs = widths[self.modality]["embedding"] + widths[self.partner]["embedding"]
+        self.hidden = tf.keras.layers.Dense(self._width, activation="relu")
+        self.hidden.build((None, inputs))
+        self.classifier = decoders.classifier(1, name=self.name.replace("/", "_") + "_logit")
+        self.classifier.build((None, self._width))
+
+    def _logit(self, clip: tf.Tensor, partner: tf.Tensor) -> tf.Tensor:
+        return self.classifier(self.hidden(tf.concat([clip, partner], axis=-1)))[:, 0]
+
+    def call(self, encoded: Encoded) -> TaskOutput:
+        """Cross-entropy, half for the aligned pair and half for the negatives there are.
+
+        An example counts if it has at least one negative.
+        """
+        clip = encoded.activation(self.modality, "intact")
+        partner = encoded.activation(self.partner, "intact")
+        other_time = encoded.activation(self.partner, "other_time")
+        mask = tf.logical_and(encoded.present(self.modality), encoded.present(self.partner))
+
+        everyone = across_replicas(partner)
+        row = next_present(own_rows(partner), across_replicas(mask))
+        has_clip = tf.logical_and(mask, row >= 0)
+        other_clip = tf.gather(everyone, tf.maximum(row, 0))
+        has_time = tf.logical_and(mask, encoded.present(self.partner, "other_time"))
+
+        negatives = [(other_clip, has_clip), (other_time, has_time)]
+        total = tf.zeros_like(clip[:, 0])
+        count = tf.zeros_like(total)
+        for negative, has in negatives:
+            kept = tf.cast(has, tf.float32)
+            total += kept * tf.nn.softplus(self._logit(clip, negative))
+            count += kept
+        aligned = tf.nn.softplus(-self._logit(clip, partner))
+        loss = 0.5 * (aligned + tf.math.divide_no_nan(total, count))
+        return TaskOutput(loss=loss, mask=tf.logical_or(has_clip, has_time),
+                          trivial=tf.fill(tf.shape(loss), CHANCE))
+
+
+def next_present(rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+    """For each row, the next one (cyclically) that is present; -1 where there is no other.
+
+    Args:
+      rows: int32 [B], indices in the global batch.
+      present: bool [n], over the global batch.
+
+    Returns:
+      int32 [B].
+    """
+    size = tf.shape(present)[0]
+    ahead = tf.math.floormod(tf.range(size)[tf.newaxis] - rows[:, tf.newaxis] - 1, size)  # [B, n]
+    other = tf.logical_and(present[tf.newaxis], ahead < size - 1)
+    ahead = tf.where(other, ahead, size)
+    nearest = tf.argmin(ahead, axis=1, output_type=tf.int32)
+    return tf.where(tf.reduce_any(other, axis=1), nearest, -1)

@@ -1,0 +1,112 @@
+"""What every self-supervised task is: named, unweighted, masked, one value an example.
+
+To add a task, write one class in one file of this folder: a subclass of `Task` with a `family`
+name, the views it wants encoded, its heads and its `call`; then name it in `LossSpace.families`
+(gin/defaults.gin). A task never sees its weight.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+from elo_tf.data.clip_spec import MODALITIES, ClipSpec
+
+# A view of a modality: ("rgb", "shuffled").
+ViewKey = tuple[str, str]
+
+
+class TaskOutput(NamedTuple):
+    """A task's result on this replica's part of the batch.
+
+    Attributes:
+      loss: float32 [B], finite everywhere, also where the mask is false.
+      mask: bool [B], the examples that count.
+      trivial: float32 [B], the loss of a trivial predictor (the mean of the target, chance) on
+        the same examples; `LossSpace` divides by its mean.
+    """
+
+    loss: tf.Tensor
+    mask: tf.Tensor
+    trivial: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What heads need to know of clips and encoders.
+
+    Attributes:
+      clip: the clip's size.
+      widths: channels of each activation, `{modality: {"block1": C, ..., "embedding": D}}`.
+    """
+
+    clip: ClipSpec
+    widths: Mapping[str, Mapping[str, int]]
+
+
+class Encoded(Protocol):
+    """The views of a batch and their activations, each encoded once and shared by all tasks."""
+
+    def activation(self, modality: str, view: str, site: str = "embedding") -> tf.Tensor:
+        """Activation averaged over time and space, float32 [B, C]; zeros where absent."""
+
+    def view(self, modality: str, view: str) -> tf.Tensor:
+        """The view itself: float32 [B, T, H, W, C], or log-mel [B, F, M] for audio."""
+
+    def present(self, modality: str, view: str = "intact") -> tf.Tensor:
+        """Bool [B]: the examples that have this view."""
+
+
+class Task(tf.keras.layers.Layer):
+    """One loss of the weighted sum.
+
+    Attributes:
+      family: the task's name without its modality, such as "shuffle".
+      modality: the modality it trains.
+    """
+
+    family: str = ""
+
+    def __init__(self, modality: str, name: str | None = None):
+        super().__init__(name=name or f"{modality}/{self.family}")
+        self.modality = modality
+
+    @classmethod
+    def members(cls) -> dict[str, Callable[[], "Task"]]:
+        """The family's losses by name, each with what constructs it: one for each modality."""
+        return {f"{m}/{cls.family}": functools.partial(cls, m) for m in MODALITIES}
+
+    @property
+    def encodes(self) -> tuple[ViewKey, ...]:
+        """The views whose activations the task uses, as (modality, view)."""
+        raise NotImplementedError
+
+    def build_heads(self, shapes: Shapes) -> None:
+        """Makes the task's variables, before anything is traced."""
+
+    def call(self, encoded: Encoded) -> TaskOutput:
+        """The loss of every example of this replica."""
+        raise NotImplementedError
+
+
+def across_replicas(tensor: tf.Tensor) -> tf.Tensor:
+    """Joins [B, ...] of all replicas to [B * replicas, ...], in the order of the global batch.
+
+    The gradient of the gathered tensor is summed over replicas, which is the gradient of the sum
+    of the replicas' losses: right when each divides by the global number of examples.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_gather(tensor, axis=0)
+
+
+def own_rows(local: tf.Tensor) -> tf.Tensor:
+    """The indices [B] of this replica's examples in the global batch."""
+    size = tf.shape(local)[0]
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.range(size)
+    return tf.range(size) + context.replica_id_in_sync_group * size
