@@ -1,0 +1,53 @@
+import gin
+import numpy as np
+import tensorflow as tf
+
+from elo_tf.models import normalization, video_resnet
+
+
+def norms(model):
+    return [x for x in model.layers if isinstance(x, tf.keras.layers.BatchNormalization)]
+
+
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def test_synchronised_only_with_more_than_one_replica():
+    assert not normalization.batch_norm("n").synchronized
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        assert not normalization.batch_norm("n").synchronized
+    with two_replicas().scope():
+        model = video_resnet.video_encoder(1, depth=10, width=0.0625)
+    assert all(x.synchronized for x in norms(model))
+    model = video_resnet.video_encoder(1, depth=10, width=0.0625)
+    assert not any(x.synchronized for x in norms(model))
+
+
+def test_settings_come_from_gin():
+    gin.parse_config(["batch_norm.momentum = 0.5", "batch_norm.epsilon = 0.01"])
+    layer = normalization.batch_norm("n")
+    assert (layer.momentum, layer.epsilon, layer.name) == (0.5, 0.01, "n")
+
+
+def test_two_replicas_normalise_as_one_over_the_whole_batch():
+    data = np.random.Generator(np.random.PCG64(1)).normal(3.0, 2.0, (4, 2, 3, 3, 5))
+    data[2:] += 10.0  # the halves differ: their own statistics would show
+    data = data.astype(np.float32)
+    strategy = two_replicas()
+    with strategy.scope():
+        layer = normalization.batch_norm("n")
+        layer.build(data.shape)
+
+    @tf.function
+    def step(batch):
+        return strategy.experimental_local_results(
+            strategy.run(lambda x: layer(x, training=True), (batch,))
+        )
+
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(4)
+    (parts,) = [step(x) for x in strategy.experimental_distribute_dataset(dataset)]
+    axes = (0, 1, 2, 3)
+    expected = (data - data.mean(axes)) / np.sqrt(data.var(axes) + 1e-5)
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * data.mean(axes), rtol=1e-4)
