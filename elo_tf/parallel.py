@@ -5,15 +5,17 @@ or whose process dies or hangs, costs that job alone: the process is replaced an
 """
 
 import collections
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import pickle
 import signal
 import time
-from typing import Any, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """The process that ran a job ended, or was ended for taking too long, before the job did."""
 
 
@@ -32,7 +34,7 @@ def map_jobs(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int, 
         four a worker.
 
     Yields:
-      (index, result) or (index, exception); `WorkerDied` for a process that crashed or hung.
+      (index, result) or (index, exception); `WorkerDiedError` for a process that crashed or hung.
     """
     if workers < 0:
         raise ValueError(f"workers must be 0 or more, got {workers}")
@@ -74,14 +76,15 @@ class _Worker:
     def start(self, index: int, job: Any, timeout: float | None) -> None:
         self.index = index
         self.deadline = time.monotonic() + timeout if timeout else float("inf")
-        self.connection.send(job)
+        with contextlib.suppress(ConnectionError):  # A dead process shows when read from.
+            self.connection.send(job)
 
     def result(self) -> Any:
         try:
             return pickle.loads(self.connection.recv_bytes())
         except (EOFError, ConnectionError):
             self._process.join()
-            return WorkerDied(f"the process ended with exit code {self._process.exitcode}")
+            return WorkerDiedError(f"the process ended with exit code {self._process.exitcode}")
 
     def stop(self) -> None:
         self.connection.close()
@@ -144,11 +147,11 @@ def _run_in_processes(function: Callable, jobs: Iterable[Any], workers: int,
                 if connection in ready:
                     result = worker.result()
                 elif now >= worker.deadline:
-                    result = WorkerDied(f"took more than {timeout:g} s")
+                    result = WorkerDiedError(f"took more than {timeout:g} s")
                 else:
                     continue
                 index, worker.index = worker.index, None
-                if isinstance(result, WorkerDied):
+                if isinstance(result, WorkerDiedError):
                     worker.stop()
                     pool.remove(worker)
                 del unfinished[index]
