@@ -1,0 +1,302 @@
+"""The charts of the report: search, weights over the evolution, Zipf histogram, losses, accuracy.
+
+Every function takes plain values from the journal or a result file and returns a matplotlib
+figure, `width` CSS pixels wide, in the stand-in colours of `elo_tf.reporting.svg`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from elo_tf.fitness import zipf
+from elo_tf.reporting import svg
+from elo_tf.reporting.svg import color
+from elo_tf.search.journal import Candidate, Generation
+
+NARROW = 420        # below this width a figure is for a phone
+LOG_BINS = 40       # more clusters than this are drawn on logarithmic axes
+NOTABLE = 0.1       # losses of a weight above this are the ones a training must lower
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """(family, modality) of a loss: `rgb/shuffle` is of ("shuffle", "rgb").
+
+    `distill/flow/block1` is of ("distill block1", "flow"), where the modality is the source.
+    """
+    parts = name.split("/")
+    if len(parts) == 3 and parts[0] == "distill":
+        return f"distill {parts[2]}", parts[1]
+    if len(parts) == 2:
+        return parts[1], parts[0]
+    return "other", name
+
+
+def protocol_name(protocol: str) -> str:
+    """What people call a protocol of `evaluation.json`."""
+    return {"kmeans": "k-means", "linear": "linear classifier"}.get(protocol, protocol)
+
+
+def families(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """{family: {modality: name}}, in the order of `names`."""
+    grouped: dict[str, dict[str, str]] = {}
+    for name in names:
+        family, modality = split_name(name)
+        grouped.setdefault(family, {})[modality] = name
+    return grouped
+
+
+def fitness_curve(candidates: Sequence[Candidate], *, width: int = 680) -> Figure:
+    """Fitness of every candidate in the order of the search, and the best so far.
+
+    A failed candidate has no fitness of its own: it is a cross at the upper edge.
+
+    Args:
+      candidates: of the journal.
+      width: of the figure in CSS pixels.
+    """
+    ordered = sorted(candidates, key=lambda x: (x.generation, x.index))
+    worked = np.array([x.ok for x in ordered])
+    fitness = np.where(worked, [x.fitness for x in ordered], np.nan)
+    position = np.arange(len(ordered))
+    best = np.fmin.accumulate(fitness)
+    many = len(ordered) > 200
+    with svg.style():
+        figure, axes = svg.new_figure(width, 280)
+        axes.plot(position[worked], fitness[worked], "o", color=color("muted"), alpha=0.75,
+                  markersize=2.5 if many else 5, markeredgewidth=0, label="candidate")
+        axes.step(position, best, where="post", color=color("accent"), linewidth=2,
+                  label="best so far")
+        if not worked.all():
+            axes.plot(position[~worked], np.full((~worked).sum(), 0.98), "x", color=color("bad"),
+                      markersize=3 if many else 6, label="failed",
+                      transform=axes.get_xaxis_transform())
+        _mark_generations(axes, [x.generation for x in ordered], labels=width // 70)
+        if worked.any():
+            axes.annotate(f"{best[-1]:.3f}", (position[-1], best[-1]), xytext=(6, 0),
+                          textcoords="offset points", va="center", color=color("accent"),
+                          weight="bold")
+        axes.set(xlabel="generation", ylabel="KL(p‖q), lower is better")
+        axes.margins(x=0.03, y=0.12)
+        axes.grid(axis="y")
+        _legend_above(figure)
+    return figure
+
+
+def _legend_above(figure: Figure) -> None:
+    figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5, columnspacing=1.4,
+                  borderaxespad=0)
+
+
+def _mark_generations(axes, generations: Sequence[int], *, labels: int) -> None:
+    """A faint line between generations, and their numbers under the middle of each."""
+    generations = np.asarray(generations)
+    numbers, starts, counts = np.unique(generations, return_index=True, return_counts=True)
+    if len(numbers) <= 60:
+        for start in starts[1:]:
+            axes.axvline(start - 0.5, color=color("grid"), linewidth=1, zorder=0)
+    stride = math.ceil(len(numbers) / max(labels, 1))
+    axes.set_xticks((starts + (counts - 1) / 2)[::stride], [str(x) for x in numbers[::stride]])
+
+
+def weight_panels(names: Sequence[str], generations: Sequence[Generation], *,
+                  final: Mapping[str, float] | None = None,
+                  width: int = 220) -> dict[str, Figure]:
+    """The weights over the evolution (the paper's Figure 7), one small figure for each family.
+
+    A line is the search's mean weight of one loss after each generation, in the colour of its
+    modality; where `final` is given, a ring is the best candidate's weight. The number is the
+    last mean.
+
+    Args:
+      names: of the losses.
+      generations: of the journal, at least one.
+      final: weights of the best candidate.
+      width: of one panel in CSS pixels.
+    """
+    rounds = [x.generation for x in generations]
+    panels = {}
+    with svg.style():
+        for family, members in families(names).items():
+            figure, axes = svg.new_figure(width, 168)
+            ends = {}
+            for modality, name in members.items():
+                values = [x.mean.get(name, math.nan) for x in generations]
+                axes.plot(rounds, values, color=color(modality), linewidth=1.8, label=modality,
+                          marker="o" if len(rounds) < 12 else "", markersize=3.5,
+                          clip_on=False)
+                if final and name in final:
+                    axes.plot(rounds[-1:], [final[name]], "o", color=color(modality),
+                              markersize=6, markerfacecolor="none", markeredgewidth=1.1,
+                              clip_on=False, label="_best")
+                ends[modality] = values[-1]
+            for modality, height in _spread(ends, least=0.13).items():
+                axes.annotate(f"{modality} {ends[modality]:.2f}", (1, height), xytext=(7, 0),
+                              xycoords=("axes fraction", "data"), textcoords="offset points",
+                              va="center", color=color(modality), size=10)
+            axes.set(title=family, ylim=(0, 1), yticks=(0, 0.5, 1),
+                     yticklabels=("0", "½", "1"))
+            axes.set_xlim(rounds[0], max(rounds[-1], rounds[0] + 1))
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
+            axes.grid(axis="y")
+            axes.spines["left"].set_visible(False)
+            panels[family] = figure
+    return panels
+
+
+def _spread(heights: Mapping[str, float], *, least: float) -> dict[str, float]:
+    """Heights in [0, 1] moved apart until neighbours are `least` away, their order kept."""
+    names = sorted(heights, key=lambda x: heights[x])
+    placed = np.nan_to_num(np.array([heights[x] for x in names], float))
+    for _ in range(200):
+        overlap = least - np.diff(placed)
+        if not (overlap > 1e-6).any():
+            break
+        push = np.clip(overlap, 0, None) / 2
+        placed[:-1] -= push
+        placed[1:] += push
+        placed += max(0.0, -placed[0]) - max(0.0, placed[-1] - 1.0)
+    return dict(zip(names, placed, strict=True))
+
+
+def zipf_histogram(histogram: Sequence[float], *, s: float = 1.0, width: int = 680) -> Figure:
+    """Cluster masses p, largest first, against the Zipf law q, with KL(p‖q) in the title.
+
+    Bars on linear axes up to 40 clusters, lines on logarithmic axes for more (our choice).
+
+    Args:
+      histogram: p(c_i) of k clusters, summing to 1.
+      s: the exponent of the law.
+      width: of the figure in CSS pixels.
+    """
+    mass = np.sort(np.asarray(histogram, float))[::-1]
+    law = zipf.zipf_law(len(mass), s)
+    present = mass > 0
+    with np.errstate(divide="ignore"):
+        divergence = zipf.divergence(np.log(mass), s)
+    rank = np.arange(1, len(mass) + 1)
+    with svg.style():
+        figure, axes = svg.new_figure(width, 280)
+        if len(mass) <= LOG_BINS:
+            axes.bar(rank, mass, color=color("muted"), alpha=0.45, width=0.72, label="clusters, p")
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(min(len(mass), 12), integer=True))
+            axes.grid(axis="y")
+        else:
+            axes.plot(rank[present], mass[present], "o", color=color("muted"), markersize=3,
+                      markeredgewidth=0, label="clusters, p")
+            axes.set(xscale="log", yscale="log")
+            axes.grid()
+        axes.plot(rank, law, color=color("accent"), linewidth=2,
+                  marker="o" if len(mass) <= LOG_BINS else "", markersize=4,
+                  label=f"Zipf law with s = {s:g}, q")
+        axes.set(xlabel="cluster, largest first", ylabel="share of the clips")
+        axes.set_title(f"KL(p‖q) = {divergence:.3f}", pad=10)
+        axes.legend(loc="upper right")
+    return figure
+
+
+def weight_bars(weights: Mapping[str, float], *, width: int = 680) -> Figure:
+    """The weights of a loss, largest first, coloured by modality.
+
+    Args:
+      weights: {name: weight in [0, 1]}.
+      width: of the figure in CSS pixels.
+    """
+    ranked = sorted(weights.items(), key=lambda x: -x[1])
+    columns = 1 if width < NARROW or len(ranked) < 12 else 2
+    rows = math.ceil(len(ranked) / columns)
+    with svg.style():
+        figure, _ = svg.new_figure(width, 24 + 17 * rows)
+        figure.clear()
+        for column, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
+            part = ranked[column * rows:(column + 1) * rows]
+            place = np.arange(len(part))
+            values = [x for _, x in part]
+            axes.barh(place, values, height=0.62, alpha=0.85,
+                      color=[color(split_name(name)[1]) for name, _ in part])
+            for y, value in zip(place, values, strict=True):
+                axes.annotate(f"{value:.2f}", (value, y), xytext=(4, 0), va="center",
+                              textcoords="offset points", size=9, color=color("muted"))
+            axes.set_yticks(place, [name for name, _ in part], color=color("ink"))
+            axes.set(xlim=(0, 1.08), ylim=(rows - 0.5, -0.5), xticks=[])
+            axes.spines[["bottom", "left"]].set_visible(False)
+    return figure
+
+
+def heldout_losses(heldout: Mapping[str, Mapping[str, float]], *, width: int = 680) -> Figure:
+    """Every loss in use on unseen clips before and after the training.
+
+    Args:
+      heldout: {"weights": {name: w}, "before": {name: loss}, "after": {name: loss}}.
+      width: of the figure in CSS pixels.
+    """
+    weights, before, after = heldout["weights"], heldout["before"], heldout["after"]
+    used = [x for x in sorted(weights, key=lambda x: -weights[x]) if x in before and x in after]
+    place = np.arange(len(used))
+    values = np.array([[before[x], after[x]] for x in used], float).reshape(-1, 2)
+    fell = values[:, 1] < values[:, 0]
+    positive = values[np.isfinite(values) & (values > 0)]
+    with svg.style():
+        figure, axes = svg.new_figure(width, 70 + 17 * len(used))
+        for row, (name, good) in enumerate(zip(used, fell, strict=True)):
+            tint, alpha = color("accent" if good else "bad"), 1 if weights[name] > NOTABLE else 0.4
+            axes.plot(values[row], [row, row], color=tint, alpha=alpha, linewidth=1.6)
+            axes.plot(values[row, 1:], [row], "o", color=tint, alpha=alpha, markersize=6)
+        axes.plot(values[:, 0], place, "o", color=color("muted"), markersize=4.5,
+                  markerfacecolor=color("paper"), markeredgewidth=1.1, label="before")
+        axes.plot([], [], "o", color=color("accent"), markersize=6, label="after, lower")
+        if not fell.all():
+            axes.plot([], [], "o", color=color("bad"), markersize=6, label="after, not lower")
+        axes.set_yticks(place, [f"{x}  {weights[x]:.2f}" for x in used], color=color("ink"))
+        axes.set(ylim=(len(used) - 0.5, -0.5), xlabel="loss on unseen clips")
+        if positive.size and positive.max() > 50 * positive.min():
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(left=min(0.0, np.nanmin(values, initial=0.0)))
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        _legend_above(figure)
+    return figure
+
+
+def accuracy_bars(evaluation: Mapping[str, Any], *, width: int = 680) -> Figure:
+    """Accuracy in percent of each protocol, trained beside untrained, with chance as a line.
+
+    Args:
+      evaluation: as in `evaluation.json`: `chance` and `rows` of network, protocol, mean, std.
+      width: of the figure in CSS pixels.
+    """
+    protocols = list(dict.fromkeys(x["protocol"] for x in evaluation["rows"]))
+    networks = sorted(dict.fromkeys(x["network"] for x in evaluation["rows"]),
+                      key=lambda x: (x != "trained", x))
+    chance = 100 * evaluation["chance"]
+    height = 0.8 / len(networks)
+    with svg.style():
+        figure, axes = svg.new_figure(width, 76 + 26 * len(protocols) * len(networks))
+        for number, network in enumerate(networks):
+            rows = [x for x in evaluation["rows"] if x["network"] == network]
+            place = [protocols.index(x["protocol"]) + (number - (len(networks) - 1) / 2) * height
+                     for x in rows]
+            mean = [100 * x["mean"] for x in rows]
+            spread = [100 * x["std"] for x in rows]
+            trained = network == "trained"
+            axes.barh(place, mean, height * 0.86, xerr=spread, label=network,
+                      color=color("accent" if trained else "muted"), alpha=0.9 if trained else 0.45,
+                      error_kw={"ecolor": color("ink"), "elinewidth": 1})
+            for y, value, error in zip(place, mean, spread, strict=True):
+                axes.annotate(f"{value:.1f}", (value + error, y), xytext=(5, 0), va="center",
+                              textcoords="offset points",
+                              color=color("ink" if trained else "muted"))
+        axes.axvline(chance, color=color("bad"), linewidth=1.2, linestyle=(0, (4, 3)),
+                     label=f"chance, {chance:.1f}")
+        top = max([chance, *(100 * (x["mean"] + x["std"]) for x in evaluation["rows"])])
+        axes.set(xlim=(0, min(108, 1.18 * top)), xlabel="accuracy, %",
+                 ylim=(len(protocols) - 0.5, -0.5))
+        axes.set_yticks(range(len(protocols)), map(protocol_name, protocols), color=color("ink"))
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        _legend_above(figure)
+    return figure

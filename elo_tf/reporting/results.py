@@ -1,0 +1,103 @@
+"""What the runs left behind, read for the report: whatever is there, checked when it is read."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+from elo_tf.errors import UserError
+from elo_tf.search.journal import Journal, read_journal
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The results of a search and what followed it; None for what was not found.
+
+    Attributes:
+      journal: of the search.
+      zipf_exponent: s of the fitness's Zipf law.
+      heldout: losses on unseen clips before and after the final training: `heldout.json`.
+      clip: what the final encoder takes, and its provenance: `encoder/clip.json`.
+      evaluation: `evaluation.json`.
+      export: the newest exported version's folder.
+      export_provenance: what that folder says of its origin.
+    """
+
+    journal: Journal | None = None
+    zipf_exponent: float = 1.0
+    heldout: dict[str, Any] | None = None
+    clip: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    export: str | None = None
+    export_provenance: dict[str, Any] | None = None
+
+
+def read_results(*, search_dir: str | os.PathLike | None = None,
+                 pretrain_dir: str | os.PathLike | None = None,
+                 evaluation_dir: str | os.PathLike | None = None,
+                 export_dir: str | os.PathLike | None = None,
+                 zipf_exponent: float | None = None) -> Results:
+    """Reads the results that are there.
+
+    Args:
+      search_dir: run folder of the search.
+      pretrain_dir: run folder of the final training.
+      evaluation_dir: run folder of the evaluation.
+      export_dir: folder of the exported versions.
+      zipf_exponent: s of the Zipf law; from the search's configuration if None.
+
+    Raises:
+      UserError: a file is there but cannot be read.
+    """
+    journal = None
+    if search_dir is not None:
+        journal = read_journal(pathlib.Path(search_dir) / "journal.jsonl")
+        if zipf_exponent is None:
+            zipf_exponent = _exponent(pathlib.Path(search_dir))
+    version = _newest_version(export_dir)
+    return Results(
+        journal=journal if journal and journal.header else None,
+        zipf_exponent=1.0 if zipf_exponent is None else zipf_exponent,
+        heldout=_read(pretrain_dir, "heldout.json", ("weights", "before", "after")),
+        clip=_read(pretrain_dir, "encoder/clip.json", ()),
+        evaluation=_read(evaluation_dir, "evaluation.json", ("chance", "rows")),
+        export=None if version is None else str(version),
+        export_provenance=_read(version, "assets.extra/provenance.json", ()))
+
+
+def _read(folder: str | os.PathLike | None, name: str,
+          needed: tuple[str, ...]) -> dict[str, Any] | None:
+    """The JSON object of a file, or None where there is no such file."""
+    if folder is None or not (path := pathlib.Path(folder) / name).is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): make it again, or leave its folder "
+                        "out of the report") from error
+    missing = [key for key in needed if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise UserError(f"{path} has no {', '.join(missing)}: make it again with this version of "
+                        "the program, or leave its folder out of the report")
+    return value
+
+
+def _exponent(search_dir: pathlib.Path) -> float | None:
+    """`ZipfFitness.s` of the search's configuration; None where it is not set."""
+    for name in ("operative_config.gin", "config.gin"):
+        path = search_dir / name
+        if path.is_file():
+            found = re.findall(r"^(?:[\w.]+\.)?ZipfFitness\.s\s*=\s*([-+.\deE]+)\s*$",
+                               path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            if found:
+                return float(found[-1])
+    return None
+
+
+def _newest_version(export_dir: str | os.PathLike | None) -> pathlib.Path | None:
+    if export_dir is None or not pathlib.Path(export_dir).is_dir():
+        return None
+    return max((x for x in pathlib.Path(export_dir).iterdir() if x.name.isdigit()),
+               key=lambda x: int(x.name), default=None)

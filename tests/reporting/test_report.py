@@ -1,0 +1,275 @@
+"""The report, read back as a browser and a reader would."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from elo_tf.errors import UserError
+from elo_tf.reporting import report
+from elo_tf.reporting.samples import Sample
+
+TASKS = ("reconstruct", "predict", "transfer", "shuffle", "reverse", "contrast", "align")
+NAMES = [f"{m}/{t}" for m in ("rgb", "flow", "gray", "audio") for t in TASKS] + [
+    f"distill/{m}/{site}" for m in ("flow", "gray", "audio")
+    for site in ("block1", "block2", "block3", "embedding")]
+POPULATION, GENERATIONS, CLUSTERS = 6, 4, 12
+
+
+def by_name(values):
+    return dict(zip(NAMES, np.asarray(values).tolist(), strict=True))
+
+
+def make_results(folder):
+    """Results as the binaries write them: two generations done, one candidate failed."""
+    draw = np.random.Generator(np.random.PCG64(5))
+    lines = [{
+        "type": "search", "version": 1, "names": NAMES, "strategy": "CMAES", "seed": 1,
+        "population": POPULATION, "generations": GENERATIONS, "failed_fitness": 1000.0,
+        "config": "c0ffee" * 10, "commit": "0123456789ab"}]
+    mean = np.full(len(NAMES), 0.5)
+    target = draw.beta(0.6, 0.8, len(NAMES))
+    for generation in range(GENERATIONS):
+        best = 1000.0
+        for index in range(POPULATION):
+            weights = np.clip(mean + 0.3 * draw.normal(size=len(NAMES)), 0, 1)
+            failed = (generation, index) == (0, 4)
+            mass = np.sort(draw.dirichlet(np.full(CLUSTERS, 1.5)))[::-1]
+            fitness = 1000.0 if failed else float(0.9 - 0.15 * generation + 0.2 * draw.random())
+            best = min(best, fitness)
+            lines.append({
+                "type": "candidate", "generation": generation, "index": index,
+                "weights": by_name(weights), "fitness": fitness,
+                "status": "failed: the features have collapsed <img src=x>" if failed else "ok",
+                "losses": {} if failed else by_name(draw.random(len(NAMES))),
+                "histogram": [] if failed else mass.tolist(),
+                "spread": None if failed else 1.25, "effective_rank": 7.5,
+                "seconds": {"total": 10.0 + 20 * (len(lines) == 1), "train": 7.0, "features": 2.0,
+                            "cluster": 0.25}, "worker": "here:1"})
+        mean = mean + 0.4 * (target - mean)
+        lines.append({"type": "generation", "generation": generation, "best": best,
+                      "mean": by_name(mean), "sigma": 0.3})
+    oks = [x for x in lines if x["type"] == "candidate" and x["status"] == "ok"]
+    best = min(oks, key=lambda x: x["fitness"])
+    lines.append({"type": "end", "reason": "all 4 generations done", "best": {
+        key: best[key] for key in ("generation", "index", "fitness")}})
+    search = folder / "search"
+    search.mkdir(parents=True)
+    (search / "journal.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    (search / "operative_config.gin").write_text("ZipfFitness.k = 12\nZipfFitness.s = 1.25\n")
+    weights = {x: w for x, w in best["weights"].items() if w >= 0.02}
+    before = {x: float(0.9 + 0.2 * draw.random()) for x in weights}
+    after = {x: before[x] * float(0.4 + 0.5 * draw.random()) for x in weights}
+    pretrain = folder / "pretrain"
+    (pretrain / "encoder").mkdir(parents=True)
+    (pretrain / "heldout.json").write_text(json.dumps(
+        {"weights": weights, "before": before, "after": after}))
+    (pretrain / "encoder" / "clip.json").write_text(
+        json.dumps({"frames": 8, "commit": "fedcba987654", "config": "beef" * 8}))
+    evaluation = folder / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "evaluation.json").write_text(json.dumps({
+        "split": "test", "train_clips": 480, "test_clips": 240,
+        "classes": [f"class {i}" for i in range(12)], "chance": 1 / 12, "seeds": [0, 1, 2],
+        "rows": [{"network": "trained", "protocol": "kmeans", "mean": 0.2512, "std": 0.011},
+                 {"network": "trained", "protocol": "linear", "mean": 0.4125, "std": 0.0123},
+                 {"network": "untrained", "protocol": "kmeans", "mean": 0.1437, "std": 0.009},
+                 {"network": "untrained", "protocol": "linear", "mean": 0.1756, "std": 0.008}]}))
+    version = folder / "export" / "3" / "assets.extra"
+    version.mkdir(parents=True)
+    (version / "provenance.json").write_text(json.dumps({"exported_by_commit": "e0e0e0"}))
+    return best, {"search_dir": search, "pretrain_dir": pretrain, "evaluation_dir": evaluation,
+                  "export_dir": folder / "export"}
+
+
+def make_samples():
+    """Three clips of a moving disc: all tracks, silent, and without flow; the last id hostile."""
+    y, x = np.mgrid[:64, :64]
+    frames, flow = [], []
+    for t in range(16):
+        disc = np.hypot(x - 10 - 3 * t, y - 32 + 6 * np.sin(t)) < 9
+        ground = np.stack([90 + x, 110 + y, 140 - x // 2], axis=-1)
+        frames.append(np.where(disc[..., None], (230, 120, 50), ground))
+        flow.append(disc[..., None] * np.array([3.0, -6 * np.cos(t)]))
+    frames, flow = np.array(frames, np.uint8), np.array(flow)
+    time, tone = np.mgrid[:160, :64]
+    log_mel = -np.abs(tone - 30 - 20 * np.sin(time / 20)) / 4 - (time % 40) / 20
+    return [Sample("test/bounce_0001.mp4 0.0-2.0", frames, flow, log_mel, "bounce"),
+            Sample("test/slide_0007.mp4 0.0-2.0", frames[::-1], -flow, None, "slide, to the left"),
+            Sample("<script>alert(1)</script>", frames[:3], None, log_mel)]
+
+
+class Reader(html.parser.HTMLParser):
+    """Notes every tag, address, number and text of a page."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.addresses, self.numbers, self.ids, self.text = [], [], [], [], ""
+        self.open = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+                self.addresses.append(value)
+            if tag == "data" and key == "value":
+                self.numbers.append(float(value))
+            if key == "id":
+                self.ids.append(value)
+            assert not key.startswith("on"), key
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("meta", "img"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    best, folders = make_results(folder)
+    path = report.write_report(folder / "report", **folders, samples=make_samples())
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    return best, folders, text, Reader(text)
+
+
+def test_nothing_is_asked_of_the_network(written):
+    _, _, text, reader = written
+    assert reader.open == []
+    assert reader.addresses
+    assert all(x.startswith(("data:image/png;base64,", "#")) for x in reader.addresses)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(reader.tags)
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+
+
+def test_every_internal_address_has_one_target(written):
+    reader = written[3]
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {x[1:] for x in reader.addresses if x.startswith("#")} <= set(reader.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", written[2])) <= set(reader.ids)
+
+
+def test_hostile_texts_are_texts(written):
+    _, _, text, reader = written
+    assert "<script>alert" not in text
+    assert "<script>alert(1)</script>" in reader.text
+    assert "collapsed <img src=x>" in reader.text
+
+
+def test_all_names_are_there(written):
+    assert [x for x in NAMES if x not in written[3].text] == []
+
+
+def test_numbers_are_those_of_the_files(written):
+    best, folders, _, reader = written
+    numbers = set(reader.numbers)
+    evaluation = json.loads((folders["evaluation_dir"] / "evaluation.json").read_text())
+    heldout = json.loads((folders["pretrain_dir"] / "heldout.json").read_text())
+    expected = {best["fitness"], evaluation["chance"], *best["weights"].values(),
+                *best["losses"].values(), *heldout["before"].values(), *heldout["after"].values()}
+    for row in evaluation["rows"]:
+        expected |= {row["mean"], row["std"]}
+    with open(folders["search_dir"] / "journal.jsonl", encoding="utf-8") as file:
+        candidates = [x for x in map(json.loads, file) if x["type"] == "candidate"]
+    expected |= {x["fitness"] for x in candidates if x["status"] == "ok"}
+    assert expected <= numbers
+    # A failed candidate's fitness is only what the strategy was told.
+    assert 1000.0 not in numbers
+
+
+def test_the_summary_says_what_happened(written):
+    best, _, _, reader = written
+    summary = reader.text[:reader.text.index("What the features are worth")]
+    assert f"{best['fitness']:.3f}" in summary
+    assert f"candidate {best['index']} of generation {best['generation']}" in summary
+    assert "24in 4 generations; 1 failed" in summary
+    assert "41.2%" in summary
+    assert "chance 8.3%" in summary
+    assert "untrained network 17.6%" in summary
+    assert "every one of them" in summary
+
+
+def test_time_share_is_that_of_the_journal(written):
+    text = written[3].text
+    # 23 candidates of 10 s, 7 of training and 2 of features; the first takes 30 s.
+    assert "take 90.0% of the time of the candidates after the first" in text
+    numbers = written[3].numbers
+    assert 24 * 10.0 + 20 in numbers
+    assert (24 * 7.0) / (24 * 10.0 + 20) in numbers
+
+
+def test_provenance_at_the_foot(written):
+    foot = written[3].text[-1500:]
+    for text in ("0123456789ab", "c0ffee" * 10, "fedcba987654", "beef" * 8, "e0e0e0", "export/3"):
+        assert text in foot
+
+
+def test_missing_flow_and_sound_are_said(written):
+    text = written[3].text
+    assert text.count("This clip has no optical flow.") == 1
+    assert text.count("This clip has no sound.") == 1
+    # Three strips of frames, two of flow, each with its key, and two spectrograms.
+    assert sum(x.startswith("data:") for x in written[3].addresses) == 3 + 2 * 2 + 2
+
+
+def test_same_results_give_the_same_bytes(written, tmp_path):
+    path = report.write_report(tmp_path, **written[1], samples=make_samples())
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == written[2]
+
+
+def test_absent_parts_are_left_out_with_a_sentence(tmp_path):
+    path = report.write_report(
+        tmp_path, search_dir=tmp_path / "none", evaluation_dir=tmp_path / "none")
+    with open(path, encoding="utf-8") as file:
+        reader = Reader(file.read())
+    for sentence in ("No results were found.", "No evaluation was found", "No search was found",
+                     "No final training was found", "No sample clips were given",
+                     "no exported model was found"):
+        assert sentence in reader.text
+    assert "svg" not in reader.tags
+
+
+def test_a_loss_that_rose_is_named(tmp_path):
+    (tmp_path / "heldout.json").write_text(json.dumps({
+        "weights": {"rgb/predict": 0.9, "flow/predict": 0.5, "rgb/shuffle": 0.05},
+        "before": {"rgb/predict": 1.0, "flow/predict": 1.0, "rgb/shuffle": 1.0},
+        "after": {"rgb/predict": 0.5, "flow/predict": 1.0, "rgb/shuffle": 2.0}}))
+    with open(report.write_report(tmp_path, pretrain_dir=tmp_path), encoding="utf-8") as file:
+        text = Reader(file.read()).text
+    assert "1 of 2 losses with a weight above 0.1 fell" in text
+    assert "these did not: flow/predict." in text
+
+
+def test_an_unfinished_search_of_failures_is_reported(tmp_path):
+    _, folders = make_results(tmp_path)
+    path = folders["search_dir"] / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[5].replace('"index": 4', '"index": 0') + lines[6][:50])
+    with open(report.write_report(tmp_path, search_dir=path.parent), encoding="utf-8") as file:
+        text = Reader(file.read()).text
+    assert "1 failed; the search has not ended" in text
+
+
+def test_a_damaged_result_is_a_user_error(tmp_path):
+    (tmp_path / "evaluation.json").write_text('{"rows": [')
+    with pytest.raises(UserError, match="evaluation.json is damaged"):
+        report.write_report(tmp_path, evaluation_dir=tmp_path)
+    (tmp_path / "evaluation.json").write_text('{"rows": []}')
+    with pytest.raises(UserError, match="evaluation.json has no chance"):
+        report.write_report(tmp_path, evaluation_dir=tmp_path)
+    assert not (tmp_path / "report.html").exists()
