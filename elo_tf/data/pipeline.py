@@ -1,7 +1,8 @@
 """Records -> batches of clips, in the order parse, sample, decode, batch.
 
-Every draw is stateless, from (seed, position in the stream, example id), and the order is a function
-of (seed, epoch): two runs read the same clips, and a run resumed at step n reads what it would have.
+Every draw is stateless, from (seed, position in the stream, example id), and the order is a
+function of (seed, epoch): two runs read the same clips, and a run resumed at step n reads what it
+would have read.
 Only the frames that are used are decoded; what leaves is uint8 (casting is done on the device).
 """
 
@@ -120,7 +121,8 @@ def training_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: 
     shards = records.shards(split)
 
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.stateless_uniform([len(shards)], tf.stack([seed, tf.cast(number, tf.int32)]))
+        order = tf.random.stateless_uniform(
+            [len(shards)], tf.stack([seed, tf.cast(number, tf.int32)]))
         files = tf.data.Dataset.from_tensor_slices(tf.gather(shards, tf.argsort(order)))
         examples = read_files(files, part, records.heldout_percent)
         # A seed of its own for each epoch, unlike `reshuffle_each_iteration`, whose order would
@@ -174,6 +176,20 @@ def testing_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: i
 
     dataset = read_files(files, part, records.heldout_percent).flat_map(clips)
     return dataset.batch(batch_size).prefetch(2)
+
+
+def require_clips(records: Records, split: str, part: str) -> None:
+    """Fails early where a part of a split is empty.
+
+    Raises:
+      UserError: naming the part and the mend.
+    """
+    files = tf.data.Dataset.from_tensor_slices(records.shards(split))
+    examples = read_files(files, part, records.heldout_percent)
+    if next(iter(examples.take(1).as_numpy_iterator()), None) is None:
+        raise UserError(
+            f"{records.directory} has no clip in the {part!r} part of split {split!r}; convert "
+            f"more videos, or change Records.heldout_percent (now {records.heldout_percent})")
 
 
 def read_files(files: tf.data.Dataset, part: str, heldout_percent: int) -> tf.data.Dataset:
@@ -283,7 +299,8 @@ def decode_window(parsed: Mapping[str, tf.Tensor], start: tf.Tensor, frames: int
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         # Without a fixed method the pixels may depend on the build.
-        return tf.image.decode_and_crop_jpeg(encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.image.decode_and_crop_jpeg(
+            encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
 
     def decode_flow(encoded: tf.Tensor) -> tf.Tensor:
         image = tf.image.decode_png(encoded, channels=3)

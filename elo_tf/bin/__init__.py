@@ -1,0 +1,1 @@
+"""The binaries: flags, gin, and one call each."""

@@ -1,0 +1,141 @@
+"""The proxy training that gives a weight vector its fitness.
+
+Every candidate starts from the same variables and sees the same batches, and the graph is compiled
+once for the whole search: only the variable that holds the weights differs.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
+from elo_tf.features import FeatureExtractor
+from elo_tf.fitness.fitness import ZipfFitness
+from elo_tf.losses import LossSpace
+from elo_tf.pretraining import PretrainingModel
+from elo_tf.search.loop import CandidateError
+from elo_tf.training.batch_statistics import BatchStatistics
+from elo_tf.training.devices import StepProgress, distribute, make_strategy
+from elo_tf.training.optimization import make_optimizer
+from elo_tf.views.clip_views import ClipViews
+
+
+@gin.register
+class Proxy:
+    """Trains a small network with given weights and measures its fitness."""
+
+    def __init__(self, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
+                 space: LossSpace = gin.REQUIRED, fitness: ZipfFitness = gin.REQUIRED,
+                 make_model: Callable[..., PretrainingModel] = PretrainingModel,
+                 optimizer: Callable[[int], tf.keras.optimizers.Optimizer] = make_optimizer,
+                 split: str = "unlabelled", steps: int = 200, batch_size: int = 16,
+                 seed: int = 1, statistics_steps: int = 4, cache: bool = True):
+        """Builds the network and reads the clips.
+
+        Args:
+          records: the record set; its held-out part gives the features.
+          clip: the clip's size.
+          space: the loss space; all its losses are built.
+          fitness: features [N, D] -> report.
+          make_model: called with clip, space and seed.
+          optimizer: called with the number of steps.
+          split: of the records; labels are never read.
+          steps: of each training.
+          batch_size: of the global batch.
+          seed: of initial variables, order and draws.
+          statistics_steps: batches of intact clips for the features' batch-norm statistics.
+          cache: keep the decoded batches in memory, which spares decoding them for every
+            candidate; turn it off where they do not fit.
+        """
+        for part in ("fit", "heldout"):
+            require_clips(records, split, part)
+        self.space = space
+        self._clip = clip
+        self._fitness = fitness
+        self._steps = steps
+        strategy = make_strategy()
+        with strategy.scope():
+            self.model = make_model(clip, space, seed=seed)
+            self.model.compile(optimizer=optimizer(steps))
+            self.model.optimizer.build(self.model.trainable_variables)
+        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        initial = [tf.identity(variable) for variable in self._variables]
+
+        @tf.function
+        def reset():
+            for variable, value in zip(self._variables, initial, strict=True):
+                variable.assign(value)
+
+        self._reset = reset
+        training = training_clips(records, split, clip, batch_size=batch_size, seed=seed,
+                                  part="fit").take(steps)
+        heldout = testing_clips(records, split, clip, batch_size=batch_size, part="heldout").map(
+            lambda batch: {name: batch[name] for name in ("rgb", "id", "label")})
+        statistics = training.take(statistics_steps).map(lambda batch: batch["rgb"])
+        if cache:
+            training, heldout, statistics = (
+                x.cache() for x in (training, heldout, statistics))
+        self._training = distribute(strategy, training)
+        self._heldout = heldout
+        self._statistics = statistics
+        self._extract = FeatureExtractor(self.model.encoders["rgb"], clip)
+        self._estimator = BatchStatistics(self.model.encoders["rgb"])
+
+    def evaluate(self, weights: Mapping[str, float]) -> dict:
+        """Trains from the initial variables with these weights.
+
+        Args:
+          weights: of all losses of the space.
+
+        Returns:
+          fitness, status, losses (raw, of the last step), histogram, spread, effective_rank,
+          and seconds of training, features and clustering.
+
+        Raises:
+          CandidateError: if the training diverges.
+        """
+        started = time.perf_counter()
+        self._reset()
+        self.model.set_weights_by_name(weights)
+        losses = self._train()
+        trained = time.perf_counter()
+        report = self.measure()
+        total = time.perf_counter() - started
+        return {**report, "losses": losses,
+                "seconds": {"train": trained - started, **report["seconds"], "total": total}}
+
+    def measure(self) -> dict:
+        """Fitness of the RGB encoder as it is; see `evaluate`."""
+        started = time.perf_counter()
+        self._estimator.estimate(
+            ClipViews({"rgb": rgb}, self._clip).view("rgb", "intact")
+            for rgb in self._statistics)
+        features = self._extract(self._heldout).embedding
+        extracted = time.perf_counter()
+        report = self._fitness(features)
+        return {
+            "fitness": report.fitness, "status": report.status,
+            "histogram": np.asarray(report.histogram).tolist(), "spread": report.spread,
+            "effective_rank": report.effective_rank,
+            "seconds": {"features": extracted - started,
+                        "cluster": time.perf_counter() - extracted}}
+
+    @property
+    def traces(self) -> int:
+        """How often the train step was traced."""
+        return self.model.train_function.experimental_get_tracing_count()
+
+    def _train(self) -> dict[str, float]:
+        progress = StepProgress(self._steps, "  candidate")
+        history = self.model.fit(self._training, steps_per_epoch=self._steps, epochs=1, verbose=0,
+                                 callbacks=[progress]).history
+        progress.close()
+        losses = dict(zip(self.model.names, map(float, history["losses"][0]), strict=True))
+        for name, loss in losses.items():
+            if not np.isfinite(loss):
+                raise CandidateError(f"the loss {name} is {loss} after {self._steps} steps")
+        return losses

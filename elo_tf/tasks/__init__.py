@@ -1,0 +1,1 @@
+"""The self-supervised tasks, one file a family. They know no weights."""

@@ -1,0 +1,1 @@
+"""How the pretraining model is trained: devices, optimisation, checkpoints, the final training."""

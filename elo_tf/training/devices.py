@@ -1,0 +1,61 @@
+"""Which devices train, and how batches reach them."""
+
+import tensorflow as tf
+from absl import logging
+
+from elo_tf import cli
+
+
+def make_strategy() -> tf.distribute.Strategy:
+    """MirroredStrategy over all local GPUs, or over the CPU where there is none."""
+    # Model Garden is slow to import; only training needs it.
+    from official.common import distribute_utils
+
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    strategy = distribute_utils.get_distribution_strategy("mirrored", num_gpus=gpus)
+    logging.info("training on %d %s", strategy.num_replicas_in_sync, "GPU(s)" if gpus else "CPU")
+    return strategy
+
+
+def fix_threads(intra_op: int) -> None:
+    """Fixes the number of threads of an operation, on which the last bits of a sum depend.
+
+    Args:
+      intra_op: 0 leaves TensorFlow's default, the number of cores.
+    """
+    if tf.config.threading.get_intra_op_parallelism_threads() != intra_op:
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+
+
+def distribute(strategy: tf.distribute.Strategy,
+               dataset: tf.data.Dataset) -> tf.distribute.DistributedDataset:
+    """Splits each global batch of the dataset over the strategy's replicas, in order."""
+    on_gpu = bool(tf.config.list_logical_devices("GPU"))
+    # Prefetching to the device pays on GPUs only.
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpu)
+    return strategy.experimental_distribute_dataset(dataset, options)
+
+
+class StepProgress(tf.keras.callbacks.Callback):
+    """A progress bar over steps that never waits for the device."""
+
+    def __init__(self, total: int, desc: str, initial: int = 0):
+        """Opens the bar.
+
+        Args:
+          total: steps.
+          desc: what is trained.
+          initial: steps already done.
+        """
+        super().__init__()
+        self._supports_tf_logs = True  # logs are not fetched for this callback
+        self._bar = cli.progress(total=total, desc=desc, unit="step")
+        self._bar.update(initial)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """One step more."""
+        self._bar.update()
+
+    def close(self):
+        """Ends the bar's line."""
+        self._bar.close()

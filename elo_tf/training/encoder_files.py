@@ -1,0 +1,76 @@
+"""The product of a training: the RGB encoder and the clip it expects, in one folder.
+
+    rgb.keras              the trained encoder; Keras loads it without this code
+    rgb_untrained.keras    the same network before the first step, the control of every evaluation
+    clip.json              what it expects: frames, size, fps, mean, scale; commit and config
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import tensorflow as tf
+
+from elo_tf import files, provenance
+from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.errors import UserError
+from elo_tf.views.clip_views import RGB_MEAN, RGB_SCALE
+
+TRAINED = "rgb.keras"
+UNTRAINED = "rgb_untrained.keras"
+CLIP = "clip.json"
+
+
+def save_encoder(encoder: tf.keras.Model, folder: pathlib.Path, name: str = TRAINED) -> None:
+    """Saves an RGB encoder as a network for one device."""
+    plain = tf.keras.models.clone_model(encoder, clone_function=_unsynchronised)
+    plain.set_weights(encoder.get_weights())
+    with files.atomic_path(folder / name) as path:
+        plain.save(path)
+
+
+def _unsynchronised(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, tf.keras.layers.BatchNormalization):
+        config["synchronized"] = False
+    return layer.__class__.from_config(config)
+
+
+def save_clip(clip: ClipSpec, folder: pathlib.Path, config: str) -> None:
+    """Writes clip.json.
+
+    Args:
+      clip: the clip's size.
+      folder: of the encoder.
+      config: text of the configuration, whose hash is stored.
+    """
+    content = {**dataclasses.asdict(clip), "mean": RGB_MEAN, "scale": RGB_SCALE,
+               "commit": provenance.commit(), "config": provenance.config_hash(config)}
+    files.write_atomic(folder / CLIP, json.dumps(content, indent=2) + "\n")
+
+
+def load_encoder(folder: pathlib.Path, name: str = TRAINED) -> tf.keras.Model:
+    """Loads an encoder.
+
+    Raises:
+      UserError: if it is not there.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"no encoder {path}; --encoder is the folder `encoder` of a finished "
+                        "run of bin/pretrain")
+    return tf.keras.models.load_model(path, compile=False)
+
+
+def load_clip(folder: pathlib.Path) -> ClipSpec:
+    """Reads the clip's size from clip.json.
+
+    Raises:
+      UserError: if it is not there or not readable.
+    """
+    path = folder / CLIP
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return ClipSpec(**{f.name: content[f.name] for f in dataclasses.fields(ClipSpec)})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path} ({error}); it is written by bin/pretrain") from error

@@ -1,0 +1,164 @@
+"""The final training: one loss, the large network, checkpoints, and the RGB encoder it leaves."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import gin
+import tensorflow as tf
+from absl import logging
+
+from elo_tf import files
+from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
+from elo_tf.errors import UserError
+from elo_tf.losses import LossSpace
+from elo_tf.pretraining import PretrainingModel
+from elo_tf.training import encoder_files
+from elo_tf.training.batch_statistics import BatchStatistics
+from elo_tf.training.checkpoints import Checkpoints
+from elo_tf.training.devices import StepProgress, distribute, make_strategy
+from elo_tf.training.heldout import HeldoutLosses
+from elo_tf.training.optimization import make_optimizer
+from elo_tf.views.clip_views import ClipViews
+
+HELDOUT = "heldout.json"
+LOSSES = "losses.jsonl"
+ENCODER = "encoder"
+
+
+@gin.configurable(denylist=["run_dir"])
+def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
+             space: LossSpace = gin.REQUIRED, loss_weights: Mapping[str, float] = gin.REQUIRED,
+             make_model: Callable[..., PretrainingModel] = PretrainingModel,
+             optimizer: Callable[[int], tf.keras.optimizers.Optimizer] = make_optimizer,
+             split: str = "unlabelled", steps: int = 1000, batch_size: int = 16, seed: int = 1,
+             heldout_steps: int = 4, statistics_steps: int = 8, log_every: int = 10,
+             checkpoint_every: int = 100) -> dict:
+    """Trains all encoders with a fixed loss and saves the RGB one.
+
+    Args:
+      run_dir: where everything goes; an unfinished run in it is taken up again.
+      records: the record set.
+      clip: the clip's size.
+      space: the loss space.
+      loss_weights: by name, as best_loss.gin gives them; names left out weigh 0.
+      make_model: called with clip, space, names and seed.
+      optimizer: called with the number of steps.
+      split: of the records; labels are never read.
+      steps: of training.
+      batch_size: of the global batch.
+      seed: of initial variables, order and draws.
+      heldout_steps: batches of unseen clips on which the losses are measured before and after.
+      statistics_steps: batches for the final batch-norm statistics.
+      log_every: steps between entries of losses.jsonl, and between waits for the device.
+      checkpoint_every: steps between checkpoints, a multiple of `log_every`.
+
+    Returns:
+      What heldout.json holds: weights, and the losses on unseen clips before and after.
+
+    Raises:
+      UserError: for weights or records that cannot be used.
+      FloatingPointError: where the loss stops being finite.
+    """
+    folder = pathlib.Path(run_dir)
+    if checkpoint_every % log_every:
+        raise UserError(f"pretrain.checkpoint_every ({checkpoint_every}) must be a multiple of "
+                        f"pretrain.log_every ({log_every})")
+    if (folder / ENCODER / encoder_files.TRAINED).exists():
+        logging.info("%s is a finished run; nothing to do", folder)
+        return json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
+    names = space.active(loss_weights)
+    for part in ("fit", "heldout"):
+        require_clips(records, split, part)
+
+    strategy = make_strategy()
+    with strategy.scope():
+        model = make_model(clip, space, names=names, seed=seed)
+        model.set_weights_by_name({name: loss_weights[name] for name in names})
+        model.compile(optimizer=optimizer(steps))
+        model.optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(model, folder / "checkpoints")
+
+    def batches(part: str, batch_seed: int, start_step: int = 0) -> tf.data.Dataset:
+        return training_clips(records, split, clip, batch_size=batch_size, seed=batch_seed,
+                              part=part, start_step=start_step)
+
+    # A stream of its own for what is not trained on.
+    unseen = batches("heldout", seed + 1).take(heldout_steps)
+    heldout = HeldoutLosses(model, distribute(strategy, unseen))
+    statistics = BatchStatistics(model.encoders["rgb"])
+
+    def save_rgb(name: str) -> None:
+        encoder = model.encoders["rgb"]
+        estimate_rgb_statistics(statistics, clip, batches("fit", seed + 2).take(statistics_steps))
+        encoder_files.save_encoder(encoder, folder / ENCODER, name)
+
+    start = checkpoints.restore()
+    if start == 0:
+        logging.info("measuring %d losses on unseen clips", len(names))
+        weights = {name: float(loss_weights[name]) for name in names}
+        before = heldout()
+        files.write_atomic(folder / HELDOUT, json.dumps({"weights": weights, "before": before}))
+        initial = model.encoders["rgb"].get_weights()
+        save_rgb(encoder_files.UNTRAINED)
+        model.encoders["rgb"].set_weights(initial)
+        checkpoints.save()
+    result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
+
+    train(model, distribute(strategy, batches("fit", seed, start)), checkpoints, folder / LOSSES,
+          start=start, steps=steps, log_every=log_every, checkpoint_every=checkpoint_every)
+
+    result["after"] = heldout()
+    save_rgb(encoder_files.TRAINED + ".part")
+    encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
+    files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
+    # Last: its name says that the run is finished.
+    (folder / ENCODER / (encoder_files.TRAINED + ".part")).rename(
+        folder / ENCODER / encoder_files.TRAINED)
+    return result
+
+
+def train(model: PretrainingModel, batches: tf.distribute.DistributedDataset,
+          checkpoints: Checkpoints, log_path: pathlib.Path, *, start: int, steps: int,
+          log_every: int, checkpoint_every: int) -> None:
+    """Runs `fit` from step `start` to `steps`, logging and saving between.
+
+    Raises:
+      FloatingPointError: naming the first loss that is not finite, and the step.
+    """
+    kept = []
+    if log_path.exists():
+        lines = log_path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= start]
+    files.write_atomic(log_path, "".join(line + "\n" for line in kept))
+    progress = StepProgress(steps, "pretraining", initial=start)
+    iterator = iter(batches)
+    step = start
+    with open(log_path, "a", encoding="utf-8") as log:
+        while step < steps:
+            run = min(log_every - step % log_every, steps - step)
+            history = model.fit(iterator, steps_per_epoch=run, epochs=1, verbose=0,
+                                callbacks=[progress]).history
+            step += run
+            losses = dict(zip(model.names, map(float, history["losses"][0]), strict=True))
+            check_finite(losses, step)
+            line = {"step": step, "total": float(history["total"][0]), "losses": losses}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            if step % checkpoint_every == 0 or step == steps:
+                checkpoints.save()
+    progress.close()
+
+
+def check_finite(losses: Mapping[str, float], step: int) -> None:
+    """Raises FloatingPointError, naming the loss and the step, if one is not finite."""
+    for name, loss in losses.items():
+        if not abs(loss) < float("inf"):
+            raise FloatingPointError(f"the loss {name} is {loss} at step {step}")
+
+
+def estimate_rgb_statistics(statistics: BatchStatistics, clip: ClipSpec,
+                            batches: tf.data.Dataset) -> None:
+    """Re-estimates the RGB encoder's batch-norm statistics from intact clips."""
+    statistics.estimate(ClipViews(batch, clip).view("rgb", "intact") for batch in batches)
