@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import gin
 import numpy as np
 
-import gin
 from elo_tf.evaluation.kmeans import kmeans_accuracy
 from elo_tf.evaluation.linear import linear_accuracy
 from elo_tf.fitness.normalisation import Normalisation

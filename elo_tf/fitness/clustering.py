@@ -7,11 +7,11 @@ runs here on one thread.
 
 import dataclasses
 
+import gin
 import numpy as np
 import threadpoolctl
 from sklearn import cluster
 
-import gin
 from elo_tf.errors import UserError
 
 

@@ -4,9 +4,9 @@ import dataclasses
 import math
 import time
 
+import gin
 import numpy as np
 
-import gin
 from elo_tf.fitness import clustering, guards, zipf
 from elo_tf.fitness.normalisation import Normalisation, normalise
 

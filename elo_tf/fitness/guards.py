@@ -7,9 +7,8 @@ looked at for themselves: their spread and their effective rank.
 
 import dataclasses
 
-import numpy as np
-
 import gin
+import numpy as np
 
 
 def spread(features: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-Normalisation = Literal["none", "l2", "standardise"]
+Normalisation = Literal["none", "l2", "standardise", "standardise_l2"]
 
 
 def normalise(features: np.ndarray, how: Normalisation) -> np.ndarray:
@@ -15,7 +15,8 @@ def normalise(features: np.ndarray, how: Normalisation) -> np.ndarray:
       how: "none" leaves them; "l2" divides each feature by its norm; "standardise" gives each
         dimension mean 0 and standard deviation 1 over the set and divides by the square root of
         the number of dimensions, so that the mean squared norm is 1 whatever the width. A
-        dimension without variance becomes 0 and is not counted.
+        dimension without variance becomes 0 and is not counted. "standardise_l2" does both: the
+        direction of a clip's deviation from the mean clip, of norm 1.
 
     Returns:
       float64 [N, D].
@@ -36,4 +37,7 @@ def normalise(features: np.ndarray, how: Normalisation) -> np.ndarray:
         alive = deviation > np.maximum(1e-6 * np.abs(mean), np.finfo(np.float64).tiny)
         scale = np.where(alive, deviation, np.inf) * np.sqrt(max(alive.sum(), 1))
         return (features - mean) / scale
-    raise ValueError(f"normalisation is {how!r}; it must be none, l2 or standardise")
+    if how == "standardise_l2":
+        return normalise(normalise(features, "standardise"), "l2")
+    raise ValueError(
+        f"normalisation is {how!r}; it must be none, l2, standardise or standardise_l2")

@@ -79,7 +79,8 @@ def divergence(log_mass: np.ndarray, s: float = 1.0) -> float:
     log_p = np.sort(np.asarray(log_mass, np.float64))[::-1]
     p = np.exp(log_p)
     # A share that underflowed contributes the limit of p log p, which is 0.
-    terms = np.where(p > 0, p * (log_p - log_zipf_law(len(p), s)), 0.0)
+    seen = p > 0
+    terms = p[seen] * (log_p[seen] - log_zipf_law(len(p), s)[seen])
     return max(float(terms.sum()), 0.0)
 
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import gin
 import numpy as np
 from absl import logging
 
-import gin
 from elo_tf.errors import UserError
 from elo_tf.search import journal as journal_lib
 from elo_tf.search.journal import Candidate

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import cma
+import gin
 import numpy as np
 import threadpoolctl
-
-import gin
 
 
 class Strategy(Protocol):
