@@ -44,15 +44,12 @@ def linear_accuracy(train_features: np.ndarray, train_labels: np.ndarray,
                 f"the {split} features hold values that are not finite: the encoder has diverged")
     if len(np.unique(train_labels)) < 2:
         raise UserError("the training split has clips of one class only; a classifier needs two")
-    classifier = pipeline.make_pipeline(
-        preprocessing.StandardScaler(),
-        linear_model.LogisticRegression(C=C, max_iter=max_iter))
+    layer = linear_model.LogisticRegression(C=C, max_iter=max_iter)
+    classifier = pipeline.make_pipeline(preprocessing.StandardScaler(), layer)
     with threadpoolctl.threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("error", exceptions.ConvergenceWarning)
-        try:
-            classifier.fit(np.asarray(train_features, np.float64), train_labels)
-        except exceptions.ConvergenceWarning:
-            logging.warning("the linear layer did not converge in %d iterations", max_iter)
-            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            classifier.fit(np.asarray(train_features, np.float64), train_labels)
+        # Said below, in one line.
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        classifier.fit(np.asarray(train_features, np.float64), train_labels)
+    if max(layer.n_iter_) >= max_iter:
+        logging.warning("the linear layer did not converge in %d iterations", max_iter)
     return float(classifier.score(np.asarray(test_features, np.float64), test_labels))

@@ -5,6 +5,7 @@ asking and telling it everything that the journal holds, comparing each vector, 
 the first candidate that is missing.
 """
 
+import json
 import math
 import os
 import pathlib
@@ -46,7 +47,8 @@ def run_search(
       names: of the weights, in the order of the strategy's vectors.
       strategy: new, not yet asked.
       evaluate: weights by name -> {"fitness", "status", "losses", "histogram", "spread",
-        "effective_rank", "seconds"}, of which only the fitness is required. A candidate has failed
+        "effective_rank", "seconds"}, of which only the fitness of one that did not fail is
+        required; the total seconds are measured here. A candidate has failed
         if its status is there and not "ok", if its fitness is not a finite number below
         `failed_fitness`, or if evaluate raises `CandidateError` or `FloatingPointError`. Any other
         exception ends the search, which can then be resumed.
@@ -73,11 +75,12 @@ def run_search(
     run_dir.mkdir(parents=True, exist_ok=True)
     with journal_lib.open_journal(run_dir / JOURNAL) as writer:
         journal = writer.journal
-        first_line = {
+        # As it will be read back: a tuple becomes a list.
+        first_line = json.loads(json.dumps({
             "version": journal_lib.VERSION, "names": names,
             "strategy": type(strategy).__name__, "seed": strategy.seed,
             "population": strategy.population, "generations": generations,
-            "failed_fitness": failed_fitness, **(header or {})}
+            "failed_fitness": failed_fitness, **(header or {})}))
         if journal.header:
             _check_header(writer.path, journal.header, first_line)
         else:
@@ -135,14 +138,13 @@ def _evaluate(evaluate, weights, generation, index, failed_fitness) -> Candidate
     fitness = math.nan
     try:
         result = dict(evaluate(dict(weights)))
-        fitness = float(result["fitness"])
         status = result.get("status", journal_lib.OK)
+        if status == journal_lib.OK:
+            fitness = float(result["fitness"])
     except (CandidateError, FloatingPointError) as error:
         status = journal_lib.FAILED + (str(error) or type(error).__name__)
-    if status == journal_lib.OK and not fitness < failed_fitness:
+    if status == journal_lib.OK and not -math.inf < fitness < failed_fitness:
         status = f"{journal_lib.FAILED}fitness is {fitness}, not a number below {failed_fitness}"
-    elif status == journal_lib.OK and not math.isfinite(fitness):
-        status = f"{journal_lib.FAILED}fitness is {fitness}"
     if status != journal_lib.OK:
         fitness = failed_fitness
         if not status.startswith(journal_lib.FAILED):
