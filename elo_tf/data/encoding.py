@@ -9,8 +9,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from elo_tf.data import flow
-from elo_tf.data import media
+from elo_tf.data import flow, media
 
 JPEG_QUALITY = 92
 PNG_COMPRESSION = 6

@@ -15,8 +15,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from elo_tf import files
-from elo_tf.data import media
-from elo_tf.data import schema
+from elo_tf.data import media, schema
 from elo_tf.errors import UserError
 
 
@@ -169,7 +168,7 @@ def _csv_entry(source: pathlib.Path, line: int, row: dict[str | None, str | None
     relative = pathlib.PurePath(relative).as_posix()
     part = ""
     if start is not None or end is not None:
-        part = f":{start or 0.0:g}-" + ("" if end is None else f"{end:g}")
+        part = f":{_decimal(start or 0.0)}-" + ("" if end is None else _decimal(end))
     return Entry(id=relative + part, path=path, relative=relative, start=start, end=end,
                  label=label)
 
@@ -184,6 +183,10 @@ def _seconds(where: str, column: str, text: str | None) -> float | None:
     if not math.isfinite(value) or value < 0:
         raise UserError(f"{where}: {column} is {text!r}; give seconds, such as 2.5, or nothing")
     return value
+
+
+def _decimal(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 def read_labels(directory: str | os.PathLike) -> list[str] | None:

@@ -287,11 +287,12 @@ class _Decoder:
         sampler.fill(end)
         shown = max(end - sampler.begin, 0.0)
         # A last frame whose time is not full is left out, since its sound is missing.
-        count = min(len(sampler.frames), int((shown + _TIME_TOLERANCE) * self._fps))
+        full = max(1, int((shown + _TIME_TOLERANCE) * self._fps))
+        count = min(len(sampler.frames), full)
         if count < self._min_frames:
             raise MediaError(
-                "too_short", f"{shown:.3f} s from second {self._start:g} give {count} frames at "
-                f"{self._fps:g} a second, fewer than {self._min_frames}")
+                "too_short", f"{shown:.3f} s from second {self._start:g} on give {count} frames "
+                f"at {self._fps:g} a second; at least {self._min_frames} are needed")
         samples = round(count / self._fps * schema.SAMPLE_RATE)
         audio = None if track is None else track.waveform(sampler.begin, samples)
         silent = audio is not None and _is_silent(audio)

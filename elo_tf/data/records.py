@@ -109,11 +109,11 @@ def write_shard(path: str | os.PathLike, examples: Iterable[bytes]) -> int:
     path = pathlib.Path(path)
     count = 0
     try:
-        with files.atomic_path(path) as temporary:
-            with tf.io.TFRecordWriter(str(temporary)) as writer:
-                for example in examples:
-                    writer.write(example)
-                    count += 1
+        with (files.atomic_path(path) as temporary,
+              tf.io.TFRecordWriter(str(temporary)) as writer):
+            for example in examples:
+                writer.write(example)
+                count += 1
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot write {path}: {error}; free the space or choose another "
                         "--output") from error
