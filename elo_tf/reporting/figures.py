@@ -103,18 +103,15 @@ def _mark_generations(axes, generations: Sequence[int], *, labels: int) -> None:
 
 
 def weight_panels(names: Sequence[str], generations: Sequence[Generation], *,
-                  final: Mapping[str, float] | None = None,
                   width: int = 220) -> dict[str, Figure]:
     """The weights over the evolution (the paper's Figure 7), one small figure for each family.
 
     A line is the search's mean weight of one loss after each generation, in the colour of its
-    modality; where `final` is given, a ring is the best candidate's weight. The number is the
-    last mean.
+    modality; the number is the last one.
 
     Args:
       names: of the losses.
       generations: of the journal, at least one.
-      final: weights of the best candidate.
       width: of one panel in CSS pixels.
     """
     rounds = [x.generation for x in generations]
@@ -128,10 +125,6 @@ def weight_panels(names: Sequence[str], generations: Sequence[Generation], *,
                 axes.plot(rounds, values, color=color(modality), linewidth=1.8, label=modality,
                           marker="o" if len(rounds) < 12 else "", markersize=3.5,
                           clip_on=False)
-                if final and name in final:
-                    axes.plot(rounds[-1:], [final[name]], "o", color=color(modality),
-                              markersize=6, markerfacecolor="none", markeredgewidth=1.1,
-                              clip_on=False, label="_best")
                 ends[modality] = values[-1]
             for modality, height in _spread(ends, least=0.13).items():
                 axes.annotate(f"{modality} {ends[modality]:.2f}", (1, height), xytext=(7, 0),
@@ -151,14 +144,14 @@ def _spread(heights: Mapping[str, float], *, least: float) -> dict[str, float]:
     """Heights in [0, 1] moved apart until neighbours are `least` away, their order kept."""
     names = sorted(heights, key=lambda x: heights[x])
     placed = np.nan_to_num(np.array([heights[x] for x in names], float))
-    for _ in range(200):
-        overlap = least - np.diff(placed)
-        if not (overlap > 1e-6).any():
+    least = min(least, 1 / max(len(names) - 1, 1))
+    for _ in range(500):
+        push = np.clip(least - np.diff(placed), 0, None) / 2
+        if not (push > 1e-4).any():
             break
-        push = np.clip(overlap, 0, None) / 2
         placed[:-1] -= push
         placed[1:] += push
-        placed += max(0.0, -placed[0]) - max(0.0, placed[-1] - 1.0)
+        placed = placed.clip(0, 1)
     return dict(zip(names, placed, strict=True))
 
 
@@ -211,6 +204,7 @@ def weight_bars(weights: Mapping[str, float], *, width: int = 680) -> Figure:
     with svg.style():
         figure, _ = svg.new_figure(width, 24 + 17 * rows)
         figure.clear()
+        figure.get_layout_engine().set(wspace=0.06)
         for column, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
             part = ranked[column * rows:(column + 1) * rows]
             place = np.arange(len(part))

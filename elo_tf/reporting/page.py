@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from elo_tf.reporting import svg
 
-WIDE, PHONE = 680, 340
+WIDE, PHONE = 760, 340
 
 
 class Markup(str):
@@ -156,20 +156,19 @@ font-variant-numeric:tabular-nums}
 .tiles dd+dd{font-size:14px;font-weight:400;letter-spacing:0;line-height:1.4;margin-top:4px}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(215px,1fr));gap:18px 14px}
 .scroll{overflow-x:auto;margin:12px 0 20px}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;min-width:64%;font-size:14px;font-variant-numeric:tabular-nums}
 th{text-align:left;font-weight:600;color:var(--muted);border-bottom:1px solid var(--muted);
 white-space:nowrap}
 th,td{padding:6px 20px 6px 0;vertical-align:top}
 th:last-child,td:last-child{padding-right:0}
-td{border-bottom:1px solid var(--grid);overflow-wrap:anywhere}
+td{border-bottom:1px solid var(--grid);min-width:8em}
+td.number{min-width:0}
 .number{text-align:right;white-space:nowrap}
-.matrix td.number{min-width:72px}
-.good{color:var(--accent)}
 .bad{color:var(--bad)}
 summary{cursor:pointer;color:var(--accent);font-size:15px;padding:4px 0}
 code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace;overflow-wrap:anywhere}
 .sample{margin:22px 0 30px}
-.sample .quiet{margin:0 0 8px;overflow-wrap:anywhere}
+.sample>.quiet{margin:0 0 8px;overflow-wrap:anywhere}
 .track{display:grid;grid-template-columns:84px minmax(0,1fr);gap:12px;align-items:center;
 margin-top:6px;font-size:13px;color:var(--muted)}
 .track p{margin:0}
@@ -180,6 +179,7 @@ footer{margin-top:48px;padding-top:20px;border-top:1px solid var(--grid)}
 footer dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:4px 16px;margin:0}
 footer dd{margin:0}
 @media(max-width:640px){
+table{min-width:100%}
 body{padding:28px 16px 48px}h1{font-size:25px}
 .wide{display:none}.phone{display:block}
 .tiles{grid-template-columns:1fr 1fr}.tiles div{padding:12px}.tiles dd{font-size:22px}

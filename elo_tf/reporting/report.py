@@ -75,7 +75,7 @@ def _header(title: str, results: Results) -> Markup:
                           "divergence of the cluster sizes from Zipf’s law, lower is better; "
                           f"candidate {best.index} of generation {best.generation}"))
         generations = len({x.generation for x in journal.candidates})
-        items.append(("Losses tried", page.number(len(journal.candidates), "d"),
+        items.append(("Candidates tried", page.number(len(journal.candidates), "d"),
                       f"in {_plural(generations, 'generation')}; {failed or 'none'} failed"
                       + ("" if journal.end else "; the search has not ended")))
     if results.evaluation:
@@ -84,9 +84,10 @@ def _header(title: str, results: Results) -> Markup:
         fell, others = _fallen(results.heldout)
         total = len(fell) + len(others)
         if total:
-            said = "every one of them" if not others else f"not {', '.join(others)}"
-            items.append(("Losses that fell on unseen clips", f"{len(fell)} of {total}",
-                          f"of those with a weight above {figures.NOTABLE:g}: {said}"))
+            said = "every one" if not others else f"all but {', '.join(others)}"
+            items.append(("Losses that fell", f"{len(fell)} of {total}",
+                          f"{said}, on clips the training has not seen; of the losses with a "
+                          f"weight above {figures.NOTABLE:g}"))
     summary = page.tiles(items) if items else page.note("No results were found.")
     return Markup(
         f"<header><h1>{page.escape(title)}</h1>"
@@ -136,7 +137,8 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> Markup:
         facts.append(f"{len(evaluation['classes'])} classes")
     seeds = len(evaluation.get("seeds", ()))
     rows = [(figures.protocol_name(x["protocol"]), x["network"], page.percent(x["mean"]),
-             page.percent(x["std"])) for x in evaluation["rows"]]
+             page.percent(x["std"]))
+            for x in sorted(evaluation["rows"], key=lambda x: x["protocol"])]
     rows.append(("chance", "", page.percent(evaluation["chance"]), ""))
     spread = f"mean and standard deviation of {_plural(seeds, 'seed')}" if seeds else "mean"
     return page.section(
@@ -160,7 +162,7 @@ def _search(results: Results) -> Markup:
             f"{header['population']} candidates a generation, seed {header['seed']}. Each one "
             "trains a small network; its features are clustered without labels, and the fitness "
             "says how far the cluster sizes are from Zipf’s law."
-            + (f" It ended because {journal.end['reason']}." if journal.end else
+            + (f" Why it ended: {journal.end['reason']}." if journal.end else
                f" It has not ended: {header['generations']} generations were asked for.")),
         page.chart("fitness", functools.partial(figures.fitness_curve, journal.candidates),
                    caption="Fitness of every candidate, in the order they were tried. A failed "
@@ -171,11 +173,10 @@ def _search(results: Results) -> Markup:
             Markup("<h3>The weights over the evolution</h3>"),
             page.panels(
                 "weights",
-                figures.weight_panels(header["names"], journal.generations,
-                                      final=best.weights if best else None),
+                figures.weight_panels(header["names"], journal.generations),
                 caption="The search’s mean weight of every loss after each generation, from 0 to "
                         "1, by task and modality; for distillation, by the layer and the network "
-                        "it comes from. A ring is the weight in the best loss."),
+                        "it comes from."),
         ]
     if best and best.histogram:
         parts += [
@@ -215,15 +216,16 @@ def _loss(results: Results) -> Markup:
     rows = []
     for name, weight in weights.items():
         rows.append((
-            name, page.number(weight), page.number(best.losses.get(name) if best else None, ".4g"),
-            page.number(heldout["before"].get(name), ".4g"),
-            page.number(heldout["after"].get(name), ".4g")))
+            name, page.number(weight), page.number(best.losses.get(name) if best else None),
+            page.number(heldout["before"].get(name)),
+            page.number(heldout["after"].get(name))))
     return page.section(
         "The best loss",
         page.paragraph("One weight in [0, 1] for each loss. "
                        "The names read modality/task, or distill/from/layer."),
         page.chart("loss", functools.partial(figures.weight_bars, weights),
-                   caption="Weights of the best loss, largest first."),
+                   caption="Weights of the best loss, largest first, in the colours of the "
+                           "modalities."),
         page.folded(
             f"All {len(weights)} weights and losses",
             page.table(("loss", "weight", "best candidate, unseen clips",
@@ -250,7 +252,7 @@ def _training(heldout: Mapping[str, Mapping[str, float]] | None) -> Markup:
         page.chart("heldout", functools.partial(figures.heldout_losses, heldout),
                    caption="Losses on unseen clips before and after the training, by weight (the "
                            f"number beside the name); faint where it is {figures.NOTABLE:g} or "
-                           "less. A loss of 1 is what a trivial predictor reaches."))
+                           "less."))
 
 
 def _samples(samples: Sequence[Sample]) -> Markup:
@@ -268,7 +270,7 @@ def _sample(sample: Sample) -> Markup:
     if sample.flow is None:
         tracks.append(("Flow", page.note("This clip has no optical flow.")))
     else:
-        strip = samples_lib.filmstrip(samples_lib.flow_colors(sample.flow))
+        strip = samples_lib.filmstrip(samples_lib.flow_colors(sample.flow), border=True)
         wheel = page.picture(samples_lib.png_uri(samples_lib.color_wheel()),
                              "the colour of each direction", kind="wheel")
         tracks.append((Markup("Flow" + wheel),

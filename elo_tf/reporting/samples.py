@@ -12,6 +12,7 @@ from matplotlib import colors
 SHOWN_FRAMES = 8
 FRAME_HEIGHT = 96
 GAP = 4
+BORDER = (208, 212, 217)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +65,29 @@ def color_wheel(size: int = 48) -> np.ndarray:
     return np.concatenate([disc, 255 * inside[..., None].astype(np.uint8)], axis=-1)
 
 
-def filmstrip(images: np.ndarray, *, count: int = SHOWN_FRAMES) -> np.ndarray:
-    """`count` evenly spaced images of uint8 [T, H, W, 3] side by side, as uint8 [h, w, 4].
+def filmstrip(images: np.ndarray, *, border: bool = False) -> np.ndarray:
+    """Up to 8 evenly spaced images of uint8 [T, H, W, 3] side by side, as uint8 [h, w, 4].
 
-    All clips of a report get the same height; the gaps between the images are transparent.
+    All images of a report get the same height, and a strip has room for all 8, so that every clip
+    is shown at the same scale. What is between and after the images is transparent.
+
+    Args:
+      images: uint8 [T, H, W, 3], T >= 1.
+      border: whether to draw a grey line around each, for images that may be as white as the page.
     """
     total, height, width = images.shape[:3]
-    count = min(count, total)
+    count = min(SHOWN_FRAMES, total)
     picked = images[(2 * np.arange(count) + 1) * total // (2 * count)]
-    size = (max(1, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
-    way = PIL.Image.Resampling.LANCZOS
-    strip = np.zeros([FRAME_HEIGHT, count * (size[0] + GAP) - GAP, 4], np.uint8)
+    size = (max(3, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
+    strip = np.zeros([FRAME_HEIGHT, SHOWN_FRAMES * (size[0] + GAP) - GAP, 4], np.uint8)
     for i, image in enumerate(picked):
+        tile = np.array(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))
+        if border:
+            inner = tile[1:-1, 1:-1].copy()
+            tile[:] = BORDER
+            tile[1:-1, 1:-1] = inner
         left = i * (size[0] + GAP)
-        strip[:, left:left + size[0], :3] = PIL.Image.fromarray(image).resize(size, way)
+        strip[:, left:left + size[0], :3] = tile
         strip[:, left:left + size[0], 3] = 255
     return strip
 

@@ -13,11 +13,11 @@ import pathlib
 import tempfile
 import zipfile
 
+import gin
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-import gin
 from elo_tf import files, provenance
 from elo_tf.errors import UserError
 

@@ -200,7 +200,7 @@ def test_the_summary_says_what_happened(written):
     assert "41.2%" in summary
     assert "chance 8.3%" in summary
     assert "untrained network 17.6%" in summary
-    assert "every one of them" in summary
+    assert "every one, on clips the training has not seen" in summary
 
 
 def test_time_share_is_that_of_the_journal(written):
@@ -229,7 +229,10 @@ def test_missing_flow_and_sound_are_said(written):
 def test_same_results_give_the_same_bytes(written, tmp_path):
     path = report.write_report(tmp_path, **written[1], samples=make_samples())
     with open(path, encoding="utf-8") as file:
-        assert file.read() == written[2]
+        again = file.read()
+    # The commit of this checkout may have moved on in between.
+    foot = again.index("<footer>")
+    assert again[:foot] == written[2][:foot]
 
 
 def test_absent_parts_are_left_out_with_a_sentence(tmp_path):
