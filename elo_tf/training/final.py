@@ -10,7 +10,7 @@ from absl import logging
 
 from elo_tf import files
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
+from elo_tf.data.pipeline import Records, require_clips, training_clips
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
@@ -46,7 +46,7 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
       make_model: called with clip, space, names and seed.
       optimizer: called with the number of steps.
       split: of the records; labels are never read.
-      steps: of training.
+      steps: of training, a multiple of `log_every`.
       batch_size: of the global batch.
       seed: of initial variables, order and draws.
       heldout_steps: batches of unseen clips on which the losses are measured before and after.
@@ -62,9 +62,10 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
       FloatingPointError: where the loss stops being finite.
     """
     folder = pathlib.Path(run_dir)
-    if checkpoint_every % log_every:
-        raise UserError(f"pretrain.checkpoint_every ({checkpoint_every}) must be a multiple of "
-                        f"pretrain.log_every ({log_every})")
+    for name, value in (("checkpoint_every", checkpoint_every), ("steps", steps)):
+        if value % log_every:
+            raise UserError(f"pretrain.{name} is {value}; it must be a multiple of "
+                            f"pretrain.log_every, {log_every}")
     if (folder / ENCODER / encoder_files.TRAINED).exists():
         logging.info("%s is a finished run; nothing to do", folder)
         return json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
@@ -106,8 +107,13 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
         checkpoints.save()
     result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
 
-    train(model, distribute(strategy, batches("fit", seed, start)), checkpoints, folder / LOSSES,
-          start=start, steps=steps, log_every=log_every, checkpoint_every=checkpoint_every)
+    if start < steps:
+        progress = StepProgress(steps, "pretraining", initial=start)
+        log = RunLog(checkpoints, folder / LOSSES, start=start, checkpoint_every=checkpoint_every)
+        model.fit(distribute(strategy, batches("fit", seed, start)), steps_per_epoch=log_every,
+                  initial_epoch=start // log_every, epochs=steps // log_every, verbose=0,
+                  callbacks=[progress, log])
+        progress.close()
 
     result["after"] = heldout()
     save_rgb(encoder_files.TRAINED + ".part")
@@ -119,36 +125,34 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
     return result
 
 
-def train(model: PretrainingModel, batches: tf.distribute.DistributedDataset,
-          checkpoints: Checkpoints, log_path: pathlib.Path, *, start: int, steps: int,
-          log_every: int, checkpoint_every: int) -> None:
-    """Runs `fit` from step `start` to `steps`, logging and saving between.
+class RunLog(tf.keras.callbacks.Callback):
+    """Writes losses.jsonl and checkpoints at the end of every `fit` epoch of `log_every` steps."""
 
-    Raises:
-      FloatingPointError: naming the first loss that is not finite, and the step.
-    """
-    kept = []
-    if log_path.exists():
-        lines = log_path.read_text(encoding="utf-8").splitlines()
+    def __init__(self, checkpoints: Checkpoints, path: pathlib.Path, *, start: int,
+                 checkpoint_every: int):
+        """Opens the log, without what was logged after the checkpoint at step `start`."""
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._path = path
+        self._checkpoint_every = checkpoint_every
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= start]
-    files.write_atomic(log_path, "".join(line + "\n" for line in kept))
-    progress = StepProgress(steps, "pretraining", initial=start)
-    iterator = iter(batches)
-    step = start
-    with open(log_path, "a", encoding="utf-8") as log:
-        while step < steps:
-            run = min(log_every - step % log_every, steps - step)
-            history = model.fit(iterator, steps_per_epoch=run, epochs=1, verbose=0,
-                                callbacks=[progress]).history
-            step += run
-            losses = dict(zip(model.names, map(float, history["losses"][0]), strict=True))
-            check_finite(losses, step)
-            line = {"step": step, "total": float(history["total"][0]), "losses": losses}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            if step % checkpoint_every == 0 or step == steps:
-                checkpoints.save()
-    progress.close()
+        files.write_atomic(path, "".join(line + "\n" for line in kept))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Logs, and saves where it is time.
+
+        Raises:
+          FloatingPointError: naming the first loss that is not finite, and the step.
+        """
+        step = self._checkpoints.step
+        losses = dict(zip(self.model.names, map(float, logs["losses"]), strict=True))
+        check_finite(losses, step)
+        with open(self._path, "a", encoding="utf-8") as log:
+            log.write(json.dumps(
+                {"step": step, "total": float(logs["total"]), "losses": losses}) + "\n")
+        if step % self._checkpoint_every == 0:
+            self._checkpoints.save()
 
 
 def check_finite(losses: Mapping[str, float], step: int) -> None:

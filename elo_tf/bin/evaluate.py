@@ -1,0 +1,30 @@
+"""Scores a trained RGB encoder on labelled records: k-means and 1-layer accuracy.
+
+    python -m elo_tf.bin.evaluate --encoder=pretrain/encoder --data=records --run_dir=evaluate
+"""
+
+from absl import flags
+
+from elo_tf import cli
+from elo_tf.bin import configuration
+from elo_tf.evaluation import evaluate
+
+configuration.define_data_flag()
+ENCODER = flags.DEFINE_string(
+    "encoder", None, "The folder `encoder` of a finished run of bin/pretrain.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    """Evaluates, and prints the table."""
+    del argv
+    run_dir = configuration.start()
+    result = evaluate.evaluate(str(run_dir), ENCODER.value)
+    configuration.finish(run_dir)
+    print(f"{result['test_clips']} clips of split {result['split']}, {len(result['classes'])} "
+          f"classes, chance {result['chance']:.1%}")
+    for row in result["rows"]:
+        print(f"{row['protocol']:8} {row['network']:10} {row['mean']:6.1%} +- {row['std']:.1%}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

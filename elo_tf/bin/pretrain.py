@@ -1,0 +1,31 @@
+"""Trains the final network with a fixed loss and saves its RGB encoder.
+
+    python -m elo_tf.bin.pretrain --data=records --gin_file=search/best_loss.gin --run_dir=pretrain
+
+The run directory gets `encoder/` (what bin/evaluate and bin/export take), `losses.jsonl`,
+`heldout.json` (each loss on unseen clips, before and after) and `checkpoints/`.
+"""
+
+from elo_tf import cli
+from elo_tf.bin import configuration
+from elo_tf.training import final
+
+configuration.define_data_flag()
+
+
+def main(argv: list[str]) -> None:
+    """Trains, and prints how the losses on unseen clips changed."""
+    del argv
+    run_dir = configuration.start()
+    result = final.pretrain(str(run_dir))
+    configuration.finish(run_dir)
+    print(f"{'loss on unseen clips':28} weight  before   after")
+    for name, before in result["before"].items():
+        after, weight = result["after"][name], result["weights"][name]
+        print(f"{name:28} {weight:6.3f} {before:7.3f} {after:7.3f}"
+              + ("" if after < before else "  (did not fall)"))
+    print(f"encoder: {run_dir / final.ENCODER}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,45 @@
+"""Writes report.html: the search, the weights it found, sample clips, and the evaluation.
+
+    python -m elo_tf.bin.report --search=search --pretrain=pretrain --evaluation=evaluate \\
+        --data=records --run_dir=report
+
+Every part is optional; what is not given or not there is left out.
+"""
+
+import pathlib
+
+from absl import flags
+
+from elo_tf import cli
+from elo_tf.bin import configuration
+from elo_tf.data.pipeline import Records
+from elo_tf.reporting import record_samples, report
+from elo_tf.training import encoder_files, final
+
+SEARCH = flags.DEFINE_string("search", None, "Run directory of bin/search.")
+PRETRAIN = flags.DEFINE_string("pretrain", None, "Run directory of bin/pretrain.")
+EVALUATION = flags.DEFINE_string("evaluation", None, "Run directory of bin/evaluate.")
+EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder that bin/export wrote versions to.")
+DATA = flags.DEFINE_string("data", None, "Folder of records, to show sample clips of.")
+SPLIT = flags.DEFINE_string("split", "unlabelled", "Split of the sample clips.")
+SAMPLES = flags.DEFINE_integer("samples", 4, "Number of sample clips.", lower_bound=0)
+
+
+def main(argv: list[str]) -> None:
+    """Writes the report, and prints where it is."""
+    del argv
+    run_dir = configuration.start()
+    samples = []
+    if DATA.value and PRETRAIN.value and SAMPLES.value:
+        clip = encoder_files.load_clip(pathlib.Path(PRETRAIN.value) / final.ENCODER)
+        samples = record_samples.read_samples(
+            Records(directory=DATA.value), SPLIT.value, clip, SAMPLES.value)
+    path = report.write_report(
+        run_dir, search_dir=SEARCH.value, pretrain_dir=PRETRAIN.value,
+        evaluation_dir=EVALUATION.value, export_dir=EXPORT_DIR.value, samples=samples)
+    configuration.finish(run_dir)
+    print(f"report: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
