@@ -29,7 +29,8 @@ _FPS = flags.DEFINE_float("fps", 12.0, "Frames a second.")
 _SEED = flags.DEFINE_integer("seed", 1, "The same seed gives the same bytes.")
 _CLASSES = flags.DEFINE_string(
     "classes", str(len(procedural.DEFAULT_CLASSES)),
-    f"How many classes, in this order, or their names: {','.join(procedural.CLASS_NAMES)}.")
+    "How many classes, in this order, or their names between commas: "
+    f"{', '.join(procedural.CLASS_NAMES)}.")
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes. The files do not depend on it. Default: one a core.")
 

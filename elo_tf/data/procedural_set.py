@@ -5,19 +5,17 @@ clips, or of the other splits. `unlabelled` has classes in Zipf's frequencies an
 `train` and `test` have every class equally often, labelled in their CSV files.
 """
 
-import concurrent.futures
 import csv
 import dataclasses
 import functools
 import io
 import json
-import multiprocessing
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from elo_tf import cli, files
+from elo_tf import cli, files, parallel
 from elo_tf.data import media_write, procedural, procedural_render, procedural_sound
 from elo_tf.errors import UserError
 
@@ -250,19 +248,11 @@ def make_set(output: str, settings: Settings, clips: dict[str, int], workers: in
                if not (folder / clip_path(split, index)).exists()]
     with cli.progress(total=len(missing), desc="videos", unit="video") as bar:
         write = functools.partial(_write_clip, output, settings)
-        if workers == 1:
-            for clip in missing:
-                write(clip)
-                bar.update()
-        elif missing:
-            # Spawned, since a fork would copy whatever threads the caller runs.
-            pool = concurrent.futures.ProcessPoolExecutor(
-                min(workers, len(missing)), multiprocessing.get_context("spawn"))
-            try:
-                for _ in pool.map(write, missing, chunksize=4):
-                    bar.update()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        processes = 0 if workers == 1 else min(workers, len(missing))
+        for _, result in parallel.map_jobs(write, missing, processes, ordered=False):
+            if isinstance(result, Exception):
+                raise result
+            bar.update()
     for split, count in clips.items():
         files.write_atomic(folder / f"{split}.csv", _csv(settings, split, count))
         truth["splits"][split] = [
