@@ -140,7 +140,7 @@ def _read_csv(source: pathlib.Path) -> Manifest:
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is not UTF-8 text ({error}); save it as UTF-8") from error
     except csv.Error as error:
-        raise UserError(f"{source} line {reader.line_num}: {error}; quote the values that hold "
+        raise UserError(f"{source} line {reader.line_num + 1}: {error}; quote the values that hold "
                         "commas, quotes or line ends") from error
     if not entries:
         raise UserError(f"{source} lists no videos; add a line for each below the header")
