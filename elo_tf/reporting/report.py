@@ -236,7 +236,7 @@ def _training(heldout: Mapping[str, Mapping[str, float]] | None) -> Markup:
     """Whether the final training lowered what it was asked to lower."""
     title = "The final training"
     if not heldout:
-        return page.section(title, page.note("No final training was found."))
+        return page.section(title, page.note("No final training that has ended was found."))
     fell, others = _fallen(heldout)
     if not fell and not others:
         verdict = f"No loss has a weight above {figures.NOTABLE:g}."

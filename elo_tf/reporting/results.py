@@ -56,11 +56,13 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
         journal = read_journal(pathlib.Path(search_dir) / "journal.jsonl")
         if zipf_exponent is None:
             zipf_exponent = _exponent(pathlib.Path(search_dir))
+    heldout = _read(pretrain_dir, "heldout.json", ("weights", "before"))
     version = _newest_version(export_dir)
     return Results(
         journal=journal if journal and journal.header else None,
         zipf_exponent=1.0 if zipf_exponent is None else zipf_exponent,
-        heldout=_read(pretrain_dir, "heldout.json", ("weights", "before", "after")),
+        # Without it the training has not ended.
+        heldout=heldout if heldout and "after" in heldout else None,
         clip=_read(pretrain_dir, "encoder/clip.json", ()),
         evaluation=_read(evaluation_dir, "evaluation.json", ("chance", "rows")),
         export=None if version is None else str(version),

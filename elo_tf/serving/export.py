@@ -6,7 +6,6 @@ graph: frame sampling, centre crop, resizing, normalisation, the encoder. The re
 also carries warm-up requests.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,26 +18,12 @@ import tensorflow as tf
 from absl import logging
 
 from elo_tf import files, provenance
+from elo_tf.data import pipeline
+from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.errors import UserError
+from elo_tf.training import encoder_files
 
 WARMUP_FILE = "tf_serving_warmup_requests"
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipSpec:
-    """What the encoder was trained on, as its `clip.json` says.
-
-    Attributes:
-      frames: number of frames of a clip.
-      size: height and width of a frame in pixels.
-      mean: subtracted from pixels in [0, 1]; one number or one per channel.
-      scale: divides what is left; one number or one per channel.
-    """
-
-    frames: int
-    size: int
-    mean: float | list[float]
-    scale: float | list[float]
 
 
 class EmbeddingModule(tf.Module):
@@ -46,13 +31,22 @@ class EmbeddingModule(tf.Module):
 
     Frames of a clip (our choice): of T > `frames` input frames the centres of `frames` equal parts
     of the clip are taken, index (2i + 1)T // (2 `frames`); T < `frames` input frames are looped,
-    index i mod T. A frame is cropped to the centred square of its short side and resized to `size`
-    (bilinear, antialiased).
+    index i mod T. Cropping to a centred square and resizing are those of the evaluation, by the
+    same code.
     """
 
-    def __init__(self, encoder: tf.keras.Model, clip: ClipSpec):
+    def __init__(self, encoder: tf.keras.Model, clip: ClipSpec, mean: float | list[float],
+                 scale: float | list[float]):
+        """Makes the module.
+
+        Args:
+          encoder: takes (pixels / 255 - mean) / scale, float32 [B, frames, size, size, 3].
+          clip: the clip's size.
+          mean: one number, or one for each colour.
+          scale: one number, or one for each colour.
+        """
         super().__init__(name="elo_encoder")
-        self._clip = clip
+        self._clip, self._mean, self._scale = clip, tf.constant(mean), tf.constant(scale)
         # Only the variables are tracked: a tracked Keras model would add its own traces.
         self._variables = list(encoder.variables)
         self._encode = lambda clips: encoder(clips, training=False)["embedding"]
@@ -75,9 +69,10 @@ class EmbeddingModule(tf.Module):
         shape = tf.shape(frames)
         size = self._clip.size
         images = tf.map_fn(
-            lambda x: self._squared(tf.io.decode_jpeg(x, channels=3)[tf.newaxis])[0],
+            lambda x: self._squared(tf.io.decode_jpeg(
+                x, channels=3, dct_method="INTEGER_ACCURATE")[tf.newaxis])[0],
             tf.reshape(frames, [-1]),
-            fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
+            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
         return self._embedded(images, batch=shape[0], length=shape[1])
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, None, 3], tf.uint8, "frames")])
@@ -97,21 +92,19 @@ class EmbeddingModule(tf.Module):
         return tf.gather(frames, (2 * tf.range(kept) + 1) * total // (2 * kept), axis=1)
 
     def _squared(self, images: tf.Tensor) -> tf.Tensor:
-        """Centre square of images uint8 [N, H, W, 3], as float32 [N, size, size, 3] in 0..255."""
+        """Centre square of images uint8 [N, H, W, 3], as uint8 [N, size, size, 3]."""
         shape = tf.shape(images)
-        height, width = shape[1], shape[2]
-        side = tf.minimum(height, width)
-        images = tf.image.crop_to_bounding_box(
-            images, (height - side) // 2, (width - side) // 2, side, side)
-        size = [self._clip.size, self._clip.size]
-        return tf.image.resize(tf.cast(images, tf.float32), size, antialias=True)
+        box = pipeline.centre_box(shape[1], shape[2], self._clip)
+        images = tf.image.crop_to_bounding_box(images, box[0], box[1], box[2], box[3])
+        size = self._clip.size
+        return tf.ensure_shape(pipeline.resize(images, size), [None, size, size, 3])
 
     def _embedded(self, images: tf.Tensor, *, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Embedding of images float32 [B * t, size, size, 3], t <= `frames`."""
+        """Embedding of images uint8 [B * t, size, size, 3], t <= `frames`."""
         clip = self._clip
         clips = tf.reshape(images, [batch, length, clip.size, clip.size, 3])
         clips = tf.gather(clips, tf.range(clip.frames) % length, axis=1)
-        clips = (clips / 255.0 - tf.constant(clip.mean)) / tf.constant(clip.scale)
+        clips = (tf.cast(clips, tf.float32) / 255.0 - self._mean) / self._scale
         return tf.cast(self._encode(clips), tf.float32)
 
 
@@ -142,7 +135,7 @@ def export_encoder(encoder_dir: str | os.PathLike, export_dir: str | os.PathLike
     export_dir = pathlib.Path(export_dir)
     export_dir.mkdir(parents=True, exist_ok=True)
     target = export_dir / str(_version(export_dir, version))
-    module = EmbeddingModule(encoder, clip)
+    module = EmbeddingModule(encoder, clip, origin["mean"], origin["scale"])
     # A name that starts with a dot is no version for a server that watches the folder.
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=export_dir) as temporary:
         model_dir = pathlib.Path(temporary) / "model"
@@ -179,19 +172,15 @@ def _checked(frames: tf.Tensor, least: tf.Tensor, message: str) -> tf.Tensor:
 
 def _load(encoder_dir: pathlib.Path) -> tuple[tf.keras.Model, ClipSpec, dict]:
     """The encoder, its clip, and all that clip.json says."""
-    encoder_path, clip_path = encoder_dir / "rgb.keras", encoder_dir / "clip.json"
-    for path in (encoder_path, clip_path):
-        if not path.is_file():
-            raise UserError(f"no {path.name} in {encoder_dir}: give the encoder folder of a "
-                            "finished pre-training")
+    clip = encoder_files.load_clip(encoder_dir)
+    clip_path = encoder_dir / encoder_files.CLIP
+    encoder_path = encoder_dir / encoder_files.TRAINED
+    origin = json.loads(clip_path.read_text(encoding="utf-8"))
+    for key in ("mean", "scale"):
+        if key not in origin:
+            raise UserError(f"{clip_path} has no {key!r}: run the pre-training again")
     try:
-        origin = json.loads(clip_path.read_text(encoding="utf-8"))
-        clip = ClipSpec(**{x.name: origin[x.name] for x in dataclasses.fields(ClipSpec)})
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{clip_path} is not a clip description ({error!r}): it needs frames, "
-                        "size, mean and scale; run the pre-training again") from error
-    try:
-        encoder = tf.keras.models.load_model(encoder_path, compile=False)
+        encoder = encoder_files.load_encoder(encoder_dir)
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{encoder_path} cannot be loaded as a Keras model "
                         f"({str(error).splitlines()[0]}): run the pre-training again") from error

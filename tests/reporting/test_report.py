@@ -203,6 +203,10 @@ def test_the_summary_says_what_happened(written):
     assert "every one, on clips the training has not seen" in summary
 
 
+def test_zipf_law_is_the_one_the_search_was_given(written):
+    assert "Zipf law with s = 1.25" in written[3].text
+
+
 def test_time_share_is_that_of_the_journal(written):
     text = written[3].text
     # 23 candidates of 10 s, 7 of training and 2 of features; the first takes 30 s.
@@ -241,7 +245,7 @@ def test_absent_parts_are_left_out_with_a_sentence(tmp_path):
     with open(path, encoding="utf-8") as file:
         reader = Reader(file.read())
     for sentence in ("No results were found.", "No evaluation was found", "No search was found",
-                     "No final training was found", "No sample clips were given",
+                     "No final training that has ended was found", "No sample clips were given",
                      "no exported model was found"):
         assert sentence in reader.text
     assert "svg" not in reader.tags
@@ -256,6 +260,13 @@ def test_a_loss_that_rose_is_named(tmp_path):
         text = Reader(file.read()).text
     assert "1 of 2 losses with a weight above 0.1 fell" in text
     assert "these did not: flow/predict." in text
+
+
+def test_an_unfinished_training_is_left_out(tmp_path):
+    (tmp_path / "heldout.json").write_text(json.dumps(
+        {"weights": {"rgb/predict": 0.9}, "before": {"rgb/predict": 1.0}}))
+    with open(report.write_report(tmp_path, pretrain_dir=tmp_path), encoding="utf-8") as file:
+        assert "No final training that has ended" in Reader(file.read()).text
 
 
 def test_an_unfinished_search_of_failures_is_reported(tmp_path):

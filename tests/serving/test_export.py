@@ -1,5 +1,6 @@
 """The exported encoder, used as a stranger would: in a process without this project."""
 
+import dataclasses
 import io
 import json
 import os
@@ -13,10 +14,12 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.errors import UserError
 from elo_tf.serving import export
 
-FRAMES, SIZE, MEAN, SCALE = 4, 12, [0.4, 0.45, 0.5], [0.2, 0.25, 0.3]
+FRAMES, SIZE, MEAN, SCALE = 4, 7, [0.4, 0.45, 0.5], [0.2, 0.25, 0.3]
+CLIP = ClipSpec(frames=FRAMES, size=SIZE, crop=0.875)
 
 # The stranger's program: answers every request of requests.npz, notes what else was asked.
 STRANGER = """
@@ -33,7 +36,7 @@ STRANGER = """
             signature = name.split("-")[0]
             answers[name] = model.signatures[signature](
                 frames=tf.constant(requests[name]))["embedding"].numpy()
-        raw = requests["embed-8x20x30"]
+        raw = requests["embed-8x26x30"]
     answers["hub"] = hub.KerasLayer(model_dir)(tf.constant(raw)).numpy()
     answers["hub-signature"] = hub.KerasLayer(
         model_dir, signature="embed", output_key="embedding")(tf.constant(raw)).numpy()
@@ -82,7 +85,7 @@ def encoder_dir(tmp_path_factory) -> pathlib.Path:
     folder.mkdir()
     small_encoder().save(folder / "rgb.keras")
     (folder / "clip.json").write_text(json.dumps({
-        "frames": FRAMES, "size": SIZE, "fps": 8.0, "mean": MEAN, "scale": SCALE,
+        **dataclasses.asdict(CLIP), "mean": MEAN, "scale": SCALE,
         "commit": "abc123", "config": "f00d"}))
     return folder
 
@@ -96,8 +99,8 @@ def resize_matrix(length: int, size: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def preprocessed(clips: np.ndarray) -> np.ndarray:
-    """What the docstring of the export says, in NumPy."""
+def resized(clips: np.ndarray) -> np.ndarray:
+    """Frames picked, cropped and resized as the export and its clip.json promise, in NumPy."""
     total = clips.shape[1]
     if total > FRAMES:
         picked = [int((i + 0.5) * total / FRAMES) for i in range(FRAMES)]
@@ -105,12 +108,19 @@ def preprocessed(clips: np.ndarray) -> np.ndarray:
         picked = [i % total for i in range(FRAMES)]
     clips = clips[:, picked].astype(np.float64)
     height, width = clips.shape[2:4]
-    side = min(height, width)
+    side = max(round(0.875 * min(height, width)), 1)
     top, left = (height - side) // 2, (width - side) // 2
     clips = clips[:, :, top:top + side, left:left + side]
     matrix = resize_matrix(side, SIZE)
-    clips = np.einsum("yh,bthwc,xw->btyxc", matrix, clips, matrix)
-    return ((clips / 255 - MEAN) / SCALE).astype(np.float32)
+    return np.einsum("yh,bthwc,xw->btyxc", matrix, clips, matrix)
+
+
+def noise(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random clips none of whose resized pixels lies halfway, where float32 may round otherwise."""
+    while True:
+        clips = generator.integers(0, 256, shape, np.uint8)
+        if np.abs(np.mod(resized(clips), 1) - 0.5).min() > 1e-4:
+            return clips
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -130,19 +140,19 @@ def exchange(encoder_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
     generator = np.random.Generator(np.random.PCG64(1))
     requests = {
-        f"{signature}-{t}x{h}x{w}": generator.integers(0, 256, [2, t, h, w, 3], np.uint8)
+        f"{signature}-{t}x{h}x{w}": noise(generator, 2, t, h, w, 3)
         for signature, t, h, w in (
-            ("embed", 8, 20, 30), ("embed", 4, 12, 12), ("embed", 1, 33, 17), ("embed", 3, 5, 9),
-            ("serving_default", 8, 20, 30), ("embed", 5, 64, 48), ("embed", 11, 1, 1))}
-    requests["serving_default-8x20x30"] = requests["embed-8x20x30"]
-    # Clips of one batch may differ in size; decoded by Pillow here, by TensorFlow there.
+            ("embed", 8, 26, 30), ("embed", 4, 8, 8), ("embed", 1, 33, 17), ("embed", 3, 6, 9),
+            ("serving_default", 8, 26, 30), ("embed", 5, 64, 49), ("embed", 11, 1, 1))}
+    requests["serving_default-8x26x30"] = requests["embed-8x26x30"]
+    # Clips of one batch may differ in size.
     images = [generator.integers(0, 256, [h, w, 3], np.uint8) for h, w in ((24, 40), (31, 18))]
-    images = [np.asarray(PIL.Image.fromarray(x).resize((64, 48))) for x in images]
-    images[1] = images[1][:, 8:47]
+    images = [np.asarray(PIL.Image.fromarray(x).resize((64, 49))) for x in images]
+    images[1] = images[1][:, 8:48]
     jpegs = [[jpeg(np.roll(x, t, axis=1)) for t in range(6)] for x in images]
     for i, clip in enumerate(jpegs):
-        requests[f"embed-jpeg{i}"] = np.stack(
-            [tf.io.decode_jpeg(x, channels=3).numpy() for x in clip])[np.newaxis]
+        pixels = [tf.io.decode_jpeg(x, channels=3, dct_method="INTEGER_ACCURATE") for x in clip]
+        requests[f"embed-jpeg{i}"] = np.stack(pixels)[np.newaxis]
     np.savez(folder / "requests.npz", **requests)
     (folder / "jpegs.json").write_text(json.dumps([[x.hex() for x in clip] for clip in jpegs]))
     subprocess.run(
@@ -158,15 +168,19 @@ def test_equals_the_keras_model_on_numpy_preprocessing(encoder_dir, exchange):
     assert notes["modules"] == []
     encoder = tf.keras.models.load_model(encoder_dir / "rgb.keras")
     for name, frames in requests.items():
-        expected = encoder(preprocessed(frames), training=False)["embedding"].numpy()
+        if name.startswith("embed-jpeg"):
+            continue
+        pixels = np.round(resized(frames)) / 255
+        expected = encoder(((pixels - MEAN) / SCALE).astype(np.float32), training=False)
+        expected = expected["embedding"].numpy()
         np.testing.assert_allclose(answers[name], expected, atol=1e-5, err_msg=name)
-    assert np.ptp(answers["embed-8x20x30"]) > 0.01
+    assert np.ptp(answers["embed-8x26x30"]) > 0.01
 
 
 def test_hub_layer_gives_the_same(exchange):
     answers = exchange[2]
-    np.testing.assert_allclose(answers["hub"], answers["embed-8x20x30"], atol=1e-6)
-    np.testing.assert_allclose(answers["hub-signature"], answers["embed-8x20x30"], atol=1e-6)
+    np.testing.assert_allclose(answers["hub"], answers["embed-8x26x30"], atol=1e-6)
+    np.testing.assert_allclose(answers["hub-signature"], answers["embed-8x26x30"], atol=1e-6)
 
 
 def test_jpeg_equals_raw_of_the_same_pixels(exchange):
@@ -194,7 +208,7 @@ def test_warmup_requests_run(exchange):
 def test_saved_model_cli_runs_it(exchange):
     model_dir, requests, answers, _, folder = exchange
     program = pathlib.Path(sys.executable).with_name("saved_model_cli")
-    np.save(folder / "frames.npy", requests["embed-4x12x12"])
+    np.save(folder / "frames.npy", requests["embed-4x8x8"])
     common = ["--dir", model_dir, "--tag_set", "serve", "--signature_def", "embed"]
     processes = [
         subprocess.Popen([program, *arguments], cwd=folder, env=clean_environment(), text=True,
@@ -206,7 +220,7 @@ def test_saved_model_cli_runs_it(exchange):
     assert "shape: (-1, 5)" in shown, shown
     assert processes[1].returncode == 0, ran
     np.testing.assert_allclose(
-        np.load(folder / "out" / "embedding.npy"), answers["embed-4x12x12"], atol=1e-6)
+        np.load(folder / "out" / "embedding.npy"), answers["embed-4x8x8"], atol=1e-6)
 
 
 def test_provenance_travels(exchange):
@@ -215,8 +229,7 @@ def test_provenance_travels(exchange):
     assert record["trained_by_commit"] == "abc123"
     assert record["config"] == "f00d"
     assert record["embedding_size"] == 5
-    assert record["clip"] == {
-        "frames": FRAMES, "size": SIZE, "fps": 8.0, "mean": MEAN, "scale": SCALE}
+    assert record["clip"] == {**dataclasses.asdict(CLIP), "mean": MEAN, "scale": SCALE}
 
 
 def test_versions_count_up_and_are_never_overwritten(encoder_dir, tmp_path):
@@ -237,16 +250,19 @@ def test_versions_count_up_and_are_never_overwritten(encoder_dir, tmp_path):
 def test_damaged_or_missing_files_are_user_errors(tmp_path):
     encoder_dir = tmp_path / "encoder"
     encoder_dir.mkdir()
-    with pytest.raises(UserError, match="no rgb.keras"):
-        export.export_encoder(encoder_dir, tmp_path / "export")
-    (encoder_dir / "rgb.keras").write_bytes(b"not a model")
-    with pytest.raises(UserError, match="no clip.json"):
+    with pytest.raises(UserError, match="clip.json"):
         export.export_encoder(encoder_dir, tmp_path / "export")
     (encoder_dir / "clip.json").write_text('{"frames": 4}')
-    with pytest.raises(UserError, match="clip.json.*size"):
+    with pytest.raises(UserError, match="clip.json .*next_frames"):
+        export.export_encoder(encoder_dir, tmp_path / "export")
+    (encoder_dir / "clip.json").write_text(json.dumps(dataclasses.asdict(CLIP)))
+    with pytest.raises(UserError, match="clip.json has no 'mean'"):
         export.export_encoder(encoder_dir, tmp_path / "export")
     (encoder_dir / "clip.json").write_text(
-        '{"frames": 4, "size": 12, "mean": 0.5, "scale": 0.5}')
+        json.dumps({**dataclasses.asdict(CLIP), "mean": 0.5, "scale": 0.5}))
+    with pytest.raises(UserError, match="no encoder .*rgb.keras"):
+        export.export_encoder(encoder_dir, tmp_path / "export")
+    (encoder_dir / "rgb.keras").write_bytes(b"not a model")
     with pytest.raises(UserError, match="rgb.keras cannot be loaded"):
         export.export_encoder(encoder_dir, tmp_path / "export")
     plain = tf.keras.Sequential([tf.keras.Input([2]), tf.keras.layers.Dense(1)])
