@@ -8,6 +8,7 @@ repeated, all modalities at the same instant.
 
 import tensorflow as tf
 
+from elo_tf import model_garden
 from elo_tf.data.clip_spec import ClipSpec
 
 
@@ -79,10 +80,7 @@ def spread_windows(track: tf.Tensor, windows: int, frames: int) -> tf.Tensor:
     Returns:
       int32 [windows, frames], places on the track (not stored frames).
     """
-    # Importing Model Garden costs a second or two; reading for training does without it.
-    from official.vision.ops import preprocess_ops_3d
-
-    places = preprocess_ops_3d.sample_linspace_sequence(
+    places = model_garden.clip_ops().sample_linspace_sequence(
         tf.range(tf.shape(track)[0]), num_windows=windows if windows > 1 else 3,
         num_steps=frames, stride=1)
     places = tf.reshape(places, [-1, frames])

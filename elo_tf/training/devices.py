@@ -3,16 +3,14 @@
 import tensorflow as tf
 from absl import logging
 
-from elo_tf import cli
+from elo_tf import cli, model_garden
 
 
 def make_strategy() -> tf.distribute.Strategy:
     """MirroredStrategy over all local GPUs, or over the CPU where there is none."""
-    # Model Garden is slow to import; only training needs it.
-    from official.common import distribute_utils
-
     gpus = len(tf.config.list_logical_devices("GPU"))
-    strategy = distribute_utils.get_distribution_strategy("mirrored", num_gpus=gpus)
+    strategy = model_garden.distribution().get_distribution_strategy(
+        "mirrored", num_gpus=gpus)
     logging.info("training on %d %s", strategy.num_replicas_in_sync, "GPU(s)" if gpus else "CPU")
     return strategy
 

@@ -3,6 +3,8 @@
 import gin
 import tensorflow as tf
 
+from elo_tf import model_garden
+
 
 @gin.register
 def make_optimizer(steps: int, *, learning_rate: float = 1e-3, warmup: float = 0.05,
@@ -17,11 +19,8 @@ def make_optimizer(steps: int, *, learning_rate: float = 1e-3, warmup: float = 0
       weight_decay: decoupled, on all variables.
       clip_norm: of the gradient of the weighted sum over all variables.
     """
-    # Model Garden is slow to import; only training needs it.
-    from official.modeling.optimization.lr_schedule import LinearWarmup
-
     warmup_steps = max(round(steps * warmup), 1)
     decay = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    schedule = LinearWarmup(decay, warmup_steps, warmup_learning_rate=0.0)
+    schedule = model_garden.schedules().LinearWarmup(decay, warmup_steps, warmup_learning_rate=0.0)
     return tf.keras.optimizers.AdamW(schedule, weight_decay=weight_decay,
                                      global_clipnorm=clip_norm)
