@@ -14,7 +14,10 @@ def _write(path, frames, *, fps=10, times=None, audio=None, audio_start=0.0, rat
         video = container.add_stream(codec, rate=fps)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
-        video.options = {"qp": "5", "bf": "0"} if codec == "libx264" else {"qmin": "1", "qmax": "1", "bf": "2"}
+        if codec == "libx264":
+            video.options = {"qp": "5", "bf": "0"}
+        else:  # With frames out of order, whose times AVI does not keep.
+            video.options = {"qmin": "1", "qmax": "1", "bf": "2"}
         video.thread_count = 1
         video.bit_rate = 20_000_000
         if pixel_ratio:
