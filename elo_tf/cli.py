@@ -1,12 +1,13 @@
 """What every command-line program of the project shares: clear errors and progress."""
 
 import sys
-from typing import Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import tqdm
-from absl import app
-from absl import logging
+from absl import app, logging
 
+from elo_tf import quiet
 from elo_tf.errors import UserError
 
 USER_ERROR_EXIT_CODE = 2
@@ -16,15 +17,15 @@ def run(main: Callable[[list[str]], Any]) -> None:
     """Runs `main` under absl; a `UserError` becomes one line on standard error and exit code 2."""
 
     def guarded(argv: list[str]) -> Any:
-        logging.use_absl_handler()
-        logging.set_verbosity(logging.INFO)
+        quiet.configure_logging()
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
             return main(argv)
         except UserError as error:
             logging.flush()
-            print(f"error: {error}", file=sys.stderr)
+            # gin appends the call chain to str(error).
+            print(f"error: {error.args[0]}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
         except KeyboardInterrupt:
             print("interrupted; the same command resumes where it stopped", file=sys.stderr)

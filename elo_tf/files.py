@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from typing import Iterator
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager

@@ -116,12 +116,9 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
         progress.close()
 
     result["after"] = heldout()
-    save_rgb(encoder_files.TRAINED + ".part")
-    encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
     files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
-    # Last: its name says that the run is finished.
-    (folder / ENCODER / (encoder_files.TRAINED + ".part")).rename(
-        folder / ENCODER / encoder_files.TRAINED)
+    encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
+    save_rgb(encoder_files.TRAINED)  # last: this file says that the run is finished
     return result
 
 
