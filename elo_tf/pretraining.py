@@ -3,8 +3,8 @@
     L = sum_{m,t} lambda_{m,t} L_{m,t} + sum_d lambda_d L_d
 
 Each view that a task asks for is made once and encoded once; all views of a modality go through its
-encoder in one call. Clips that lack the modality are gathered out before the encoder, since they
-would enter its batch statistics. The weights are one variable, so that one compiled graph serves a
+encoder in one call. Clips that lack a view are gathered out before the encoder, since they would
+enter its batch statistics. The weights are one variable, so that one compiled graph serves a
 whole search; where they are fixed, tasks of weight 0 are not built at all.
 """
 
@@ -17,14 +17,13 @@ import tensorflow as tf
 from elo_tf.data.clip_spec import CHANNELS, ClipSpec
 from elo_tf.losses import LossSpace, all_reduce_sum, global_shares
 from elo_tf.models.audio_resnet import audio_encoder
+from elo_tf.models.normalization import counted_examples
 from elo_tf.models.video_resnet import video_encoder
 from elo_tf.tasks.task import Shapes, Task, ViewKey
 from elo_tf.views.clip_views import ClipViews
 from elo_tf.views.log_mel import LogMel
 
 SITES = ("block1", "block2", "block3", "block4", "embedding")
-# Modalities that a clip may lack.
-OPTIONAL = ("flow", "audio")
 
 
 @gin.register
@@ -148,7 +147,7 @@ class EncodedViews:
 
 def encode_modality(encoder: tf.keras.Model, views: ClipViews, modality: str,
                     names: Sequence[str], training: bool) -> dict[ViewKey, tf.Tensor]:
-    """Encodes some views of a modality in one call, without the examples that lack it.
+    """Encodes some views of a modality in one call, without the examples that lack them.
 
     Args:
       encoder: of the modality.
@@ -159,29 +158,52 @@ def encode_modality(encoder: tf.keras.Model, views: ClipViews, modality: str,
 
     Returns:
       `{(view, site): float32 [B, C]}`, averaged over time and space; zeros for examples without
-      the modality.
+      the view.
     """
-    inputs = [views.view(modality, name) for name in names]
+    whole = [views.view(modality, name) for name in names]
     if modality == "audio":
-        inputs = [x[..., tf.newaxis] for x in inputs]
-    size = tf.shape(inputs[0])[0]
-    rows = None
-    if modality in OPTIONAL:
-        rows = tf.where(views.present(modality))
-        # An encoder needs an example, also where no clip of the batch has the modality: the
-        # first is then encoded, and its activations are dropped by every task's mask.
-        rows = tf.cond(tf.size(rows) > 0, lambda: rows, lambda: tf.zeros([1, 1], tf.int64))
-        inputs = [tf.gather_nd(x, rows) for x in inputs]
-    outputs = encoder(tf.concat(inputs, axis=0), training=training)
+        whole = [x[..., tf.newaxis] for x in whole]
+    rows = [None if views.always_present(modality, name)
+            else tf.where(views.present(modality, name)) for name in names]
+    inputs = [x if own is None else tf.gather_nd(x, own)
+              for x, own in zip(whole, rows, strict=True)]
+    sizes = [tf.shape(x)[0] if x.shape[0] is None else x.shape[0] for x in inputs]
+    if None in rows:
+        outputs = encoder(tf.concat(inputs, axis=0), training=training)
+    else:
+        outputs = _encode_optional(encoder, inputs, whole[0], training)
 
     encoded = {}
     for site in SITES:
         activation = outputs[site]
         pooled = tf.reduce_mean(activation, list(range(1, activation.shape.rank - 1)))
-        pooled = tf.cast(pooled, tf.float32)
-        for name, part in zip(names, tf.split(pooled, len(names)), strict=True):
-            if rows is not None:
-                shape = tf.stack([tf.cast(size, tf.int64), part.shape[-1]])
-                part = tf.scatter_nd(rows, part, shape)
+        pooled = tf.cast(pooled, tf.float32)[:sum(sizes)]
+        parts = tf.split(pooled, sizes)
+        for name, own, all_of_it, part in zip(names, rows, whole, parts, strict=True):
+            if own is not None:
+                shape = tf.stack([tf.shape(all_of_it)[0], part.shape[-1]])
+                part = tf.scatter_nd(own, part, tf.cast(shape, tf.int64))
             encoded[name, site] = part
     return encoded
+
+
+def _encode_optional(encoder: tf.keras.Model, inputs: Sequence[tf.Tensor], whole: tf.Tensor,
+                     training: bool) -> dict[str, tf.Tensor]:
+    """Encodes views that all examples may lack.
+
+    An encoder needs an example, also where no clip of this replica has the modality: the first
+    clip then stands in. Its activations reach no task, and the statistics of batch normalisation
+    count it only where no replica has any (the first replica's, as if it were the only one).
+    """
+    present = sum(tf.shape(x)[0] for x in inputs)
+    needed = tf.cast(tf.equal(present, 0), tf.int32)
+    joined = tf.concat([*inputs, whole[:needed]], axis=0)
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return encoder(joined, training=training)
+    anywhere, = all_reduce_sum(tf.cast(present, tf.float32)[tf.newaxis])
+    first = tf.equal(context.replica_id_in_sync_group, 0)
+    stands_in = tf.logical_and(tf.equal(anywhere, 0.0), first)
+    counted = tf.concat([tf.fill([present], True), tf.fill([needed], stands_in)], axis=0)
+    with counted_examples(counted):
+        return encoder(joined, training=training)

@@ -33,6 +33,7 @@ def _unsynchronised(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
     config = layer.get_config()
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         config["synchronized"] = False
+        return tf.keras.layers.BatchNormalization.from_config(config)
     return layer.__class__.from_config(config)
 
 

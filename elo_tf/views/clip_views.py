@@ -53,6 +53,11 @@ class ClipViews:
             self._made[key] = self._make(modality, view)
         return self._made[key]
 
+    @staticmethod
+    def always_present(modality: str, view: str) -> bool:
+        """Whether every example has this view."""
+        return modality in ("rgb", "gray") and view != "other_time"
+
     def present(self, modality: str, view: str = "intact") -> tf.Tensor:
         """Bool [B]: the examples that have this view."""
         size = tf.shape(self._batch["key"])
