@@ -16,20 +16,14 @@ class BatchStatistics:
         """Wraps an encoder; nothing is traced yet."""
         self._layers = [layer for layer in encoder.layers
                         if isinstance(layer, tf.keras.layers.BatchNormalization)]
+        probe = tf.keras.Model(encoder.input, [layer.input for layer in self._layers])
 
         @tf.function(reduce_retracing=True)
         def batch_moments(inputs: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
-            # With momentum 0 the moving averages are those of the last batch.
-            momenta = [layer.momentum for layer in self._layers]
-            for layer in self._layers:
-                layer.momentum = 0.0
-            try:
-                encoder(inputs, training=True)
-            finally:
-                for layer, momentum in zip(self._layers, momenta, strict=True):
-                    layer.momentum = momentum
-            return [(tf.convert_to_tensor(layer.moving_mean),
-                     tf.convert_to_tensor(layer.moving_variance)) for layer in self._layers]
+            # Of what the layers are given: the moving variances have Bessel's correction on one
+            # device and none on several.
+            return [tf.nn.moments(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
+                    for x in probe(inputs, training=True)]
 
         self._batch_moments = batch_moments
 
