@@ -37,3 +37,64 @@ def shared_videos() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder}; set ELO_TF_TEST_VIDEOS to a folder of videos")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip():
+    """The smallest clip that all networks and tasks take."""
+    from elo_tf.data.clip_spec import ClipSpec
+
+    return ClipSpec(frames=4, next_frames=2, size=16, mel_bins=16, mel_per_frame=4)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model(tiny_clip, two_logical_devices):
+    """Builds a `PretrainingModel` of very small networks in the current strategy's scope."""
+    import functools
+
+    from elo_tf.losses import LossSpace
+    from elo_tf.models.audio_resnet import audio_encoder
+    from elo_tf.models.video_resnet import video_encoder
+    from elo_tf.pretraining import PretrainingModel
+
+    def make(names=None, space=None, seed=1):
+        return PretrainingModel(
+            tiny_clip, space or LossSpace(), names=names, seed=seed,
+            make_video_encoder=functools.partial(video_encoder, depth=10, width=0.0625),
+            make_audio_encoder=functools.partial(
+                audio_encoder, filters=(64, 8, 8, 8), blocks=(1, 1, 1, 1)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_tiny_batch(tiny_clip):
+    """Draws a batch as `training_clips` gives it, of noise, with the modalities said."""
+    import numpy as np
+
+    clip = tiny_clip
+
+    def make(seed=0, *, has_flow=(True,) * 8, has_audio=(True,) * 8, has_other=(True,) * 8):
+        generator = np.random.Generator(np.random.PCG64(seed))
+        size = len(has_flow)
+
+        def video(frames, channels):
+            shape = (size, frames, clip.size, clip.size, channels)
+            # Clips differ in level and contrast, so that features do.
+            level = generator.uniform(60, 190, (size, 1, 1, 1, channels))
+            noise = generator.normal(size=shape) * generator.uniform(10, 60, (size, 1, 1, 1, 1))
+            return np.clip(level + noise, 0, 255).astype(np.uint8)
+
+        def sound(frames):
+            loudness = 10 ** generator.uniform(-2, -0.5, (size, 1))
+            return (generator.normal(size=(size, clip.samples(frames))) * loudness).astype("f")
+
+        return {
+            "rgb": video(clip.window, 3), "flow": video(clip.window, 2),
+            "audio": sound(clip.window), "other_rgb": video(clip.frames, 3),
+            "other_flow": video(clip.frames, 2), "other_audio": sound(clip.frames),
+            "has_flow": np.array(has_flow), "has_audio": np.array(has_audio),
+            "has_other": np.array(has_other), "index": np.arange(size) + 100 * seed,
+            "key": generator.integers(0, 2**31 - 1, size), "label": np.full(size, -1)}
+
+    return make
