@@ -94,13 +94,23 @@ class Task(tf.keras.layers.Layer):
 def across_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """Joins [B, ...] of all replicas to [B * replicas, ...], in the order of the global batch.
 
+    Collectives take no bool: a mask travels as numbers.
+
     The gradient of the gathered tensor is summed over replicas, which is the gradient of the sum
     of the replicas' losses: right when each divides by the global number of examples.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return tensor
-    return context.all_gather(tensor, axis=0)
+    if tensor.dtype == tf.bool:
+        return context.all_gather(tf.cast(tensor, tf.float32), axis=0) > 0.5
+    return _dense_gradient(context.all_gather(tensor, axis=0))
+
+
+@tf.custom_gradient
+def _dense_gradient(tensor: tf.Tensor):
+    """The same; a gradient of some rows only becomes one of all, as collectives need it."""
+    return tf.identity(tensor), tf.convert_to_tensor
 
 
 def own_rows(local: tf.Tensor) -> tf.Tensor:
