@@ -11,6 +11,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from elo_tf import cli
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
 from elo_tf.features import FeatureExtractor
@@ -20,7 +21,7 @@ from elo_tf.pretraining import PretrainingModel
 from elo_tf.search.loop import CandidateError
 from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.devices import StepProgress, distribute, make_strategy
-from elo_tf.training.optimization import make_optimizer
+from elo_tf.training.optimization import create_slots, make_optimizer
 from elo_tf.views.clip_views import ClipViews
 
 
@@ -31,7 +32,7 @@ class Proxy:
     def __init__(self, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
                  space: LossSpace = gin.REQUIRED, fitness: ZipfFitness = gin.REQUIRED,
                  make_model: Callable[..., PretrainingModel] = PretrainingModel,
-                 optimizer: Callable[[int], tf.keras.optimizers.Optimizer] = make_optimizer,
+                 optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
                  split: str = "unlabelled", steps: int = 200, batch_size: int = 16,
                  seed: int = 1, statistics_steps: int = 4, cache: bool = True):
         """Builds the network and reads the clips.
@@ -61,8 +62,8 @@ class Proxy:
         with strategy.scope():
             self.model = make_model(clip, space, seed=seed)
             self.model.compile(optimizer=optimizer(steps))
-            self.model.optimizer.build(self.model.trainable_variables)
-        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+            create_slots(self.model.optimizer, self.model.trainable_variables)
+        self._variables = [*self.model.variables, *self.model.optimizer.variables()]
         initial = [tf.identity(variable) for variable in self._variables]
 
         @tf.function
@@ -79,6 +80,9 @@ class Proxy:
         if cache:
             training, heldout, statistics = (
                 x.cache() for x in (training, heldout, statistics))
+            # A cache is kept once it was read to its end, where `fit` stops one step short of.
+            for _ in cli.progress(training, total=steps, desc="decoding", unit="batch"):
+                pass
         self._training = distribute(strategy, training)
         self._heldout = heldout
         self._statistics = statistics

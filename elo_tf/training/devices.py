@@ -28,10 +28,17 @@ def fix_threads(intra_op: int) -> None:
 def distribute(strategy: tf.distribute.Strategy,
                dataset: tf.data.Dataset) -> tf.distribute.DistributedDataset:
     """Splits each global batch of the dataset over the strategy's replicas, in order."""
-    on_gpu = bool(tf.config.list_logical_devices("GPU"))
-    # Prefetching to the device pays on GPUs only.
-    options = tf.distribute.InputOptions(experimental_fetch_to_device=on_gpu)
-    return strategy.experimental_distribute_dataset(dataset, options)
+    if strategy.num_replicas_in_sync > 1 or tf.config.list_logical_devices("GPU"):
+        return strategy.experimental_distribute_dataset(dataset)
+    # One CPU needs no copies to devices. Autotuning, whose thread sleeps for up to a minute, would
+    # hold up the end of every `fit` until it wakes.
+    plain = tf.data.Options()
+    plain.autotune.enabled = False
+    dataset = dataset.with_options(plain)
+    return strategy.distribute_datasets_from_function(
+        lambda _: dataset, tf.distribute.InputOptions(
+            experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
+            experimental_fetch_to_device=False))
 
 
 class StepProgress(tf.keras.callbacks.Callback):

@@ -19,7 +19,7 @@ from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.checkpoints import Checkpoints
 from elo_tf.training.devices import StepProgress, distribute, make_strategy
 from elo_tf.training.heldout import HeldoutLosses
-from elo_tf.training.optimization import make_optimizer
+from elo_tf.training.optimization import create_slots, make_optimizer
 from elo_tf.views.clip_views import ClipViews
 
 HELDOUT = "heldout.json"
@@ -31,7 +31,7 @@ ENCODER = "encoder"
 def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
              space: LossSpace = gin.REQUIRED, loss_weights: Mapping[str, float] = gin.REQUIRED,
              make_model: Callable[..., PretrainingModel] = PretrainingModel,
-             optimizer: Callable[[int], tf.keras.optimizers.Optimizer] = make_optimizer,
+             optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
              split: str = "unlabelled", steps: int = 1000, batch_size: int = 16, seed: int = 1,
              heldout_steps: int = 4, statistics_steps: int = 8, log_every: int = 10,
              checkpoint_every: int = 100) -> dict:
@@ -78,7 +78,7 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
         model = make_model(clip, space, names=names, seed=seed)
         model.set_weights_by_name({name: loss_weights[name] for name in names})
         model.compile(optimizer=optimizer(steps))
-        model.optimizer.build(model.trainable_variables)
+        create_slots(model.optimizer, model.trainable_variables)
     checkpoints = Checkpoints(model, folder / "checkpoints")
 
     def batches(part: str, batch_seed: int, start_step: int = 0) -> tf.data.Dataset:
