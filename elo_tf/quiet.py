@@ -33,6 +33,7 @@ HARMLESS_LINES = re.compile("|".join((
 )))
 HARMLESS_WARNINGS = (
     r"[\s\S]*TensorFlow Addons \(TFA\) has ended",
+    r"pkg_resources is deprecated as an API",
     r"You are using a Python version .* which Google will stop supporting",
 )
 HARMLESS_RECORDS = re.compile("|".join((

@@ -69,6 +69,7 @@ def window_of(track: tf.Tensor, start: tf.Tensor, frames: int) -> tf.Tensor:
     return tf.ensure_shape(tf.gather(track, places), [frames])
 
 
+@tf.autograph.experimental.do_not_convert
 def spread_windows(track: tf.Tensor, windows: int, frames: int) -> tf.Tensor:
     """Windows for testing: `windows` of them, evenly spread, the middle one if there is one.
 
