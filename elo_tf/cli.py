@@ -14,7 +14,7 @@ USER_ERROR_EXIT_CODE = 2
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
-    """Runs `main` under absl; a `UserError` becomes one line on standard error and exit code 2."""
+    """Runs `main` under absl; an error that the user can mend becomes one line and exit code 2."""
 
     def guarded(argv: list[str]) -> Any:
         quiet.configure_logging()
@@ -26,6 +26,12 @@ def run(main: Callable[[list[str]], Any]) -> None:
             logging.flush()
             # gin appends the call chain to str(error).
             print(f"error: {error.args[0]}", file=sys.stderr)
+            return USER_ERROR_EXIT_CODE
+        except OSError as error:
+            # A missing folder, no right to write, a full disk: the file and the reason say it all.
+            if error.filename is None or error.strerror is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
         except KeyboardInterrupt:
             print("interrupted; the same command resumes where it stopped", file=sys.stderr)

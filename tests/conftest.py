@@ -20,6 +20,18 @@ def two_logical_devices() -> list[str]:
     return [device.name for device in tf.config.list_logical_devices("CPU")]
 
 
+@pytest.fixture(scope="session")
+def two_replicas(two_logical_devices):
+    """The strategy over both devices: one for all tests.
+
+    Two strategies over the same devices in one process number their collectives alike, and one
+    waits for the other's.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture(autouse=True)
 def no_gin_bindings():
     """Every test starts and ends with an empty gin configuration."""

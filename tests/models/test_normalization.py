@@ -9,15 +9,11 @@ def norms(model):
     return [x for x in model.layers if isinstance(x, tf.keras.layers.BatchNormalization)]
 
 
-def two_replicas():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
-def test_synchronised_only_with_more_than_one_replica():
+def test_synchronised_only_with_more_than_one_replica(two_replicas):
     assert not normalization.batch_norm("n").synchronized
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         assert not normalization.batch_norm("n").synchronized
-    with two_replicas().scope():
+    with two_replicas.scope():
         model = video_resnet.video_encoder(1, depth=10, width=0.0625)
     assert all(x.synchronized for x in norms(model))
     model = video_resnet.video_encoder(1, depth=10, width=0.0625)
@@ -30,11 +26,11 @@ def test_settings_come_from_gin():
     assert (layer.momentum, layer.epsilon, layer.name) == (0.5, 0.01, "n")
 
 
-def test_two_replicas_normalise_as_one_over_the_whole_batch():
+def test_two_replicas_normalise_as_one_over_the_whole_batch(two_replicas):
     data = np.random.Generator(np.random.PCG64(1)).normal(3.0, 2.0, (4, 2, 3, 3, 5))
     data[2:] += 10.0  # the halves differ: their own statistics would show
     data = data.astype(np.float32)
-    strategy = two_replicas()
+    strategy = two_replicas
     with strategy.scope():
         layer = normalization.batch_norm("n")
         layer.build(data.shape)
@@ -51,3 +47,24 @@ def test_two_replicas_normalise_as_one_over_the_whole_batch():
     expected = (data - data.mean(axes)) / np.sqrt(data.var(axes) + 1e-5)
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-4)
     np.testing.assert_allclose(layer.moving_mean, 0.1 * data.mean(axes), rtol=1e-4)
+
+
+def test_examples_that_do_not_count_are_normalised_by_the_others(two_replicas):
+    data = np.random.Generator(np.random.PCG64(2)).normal(3.0, 2.0, (4, 3, 5)).astype(np.float32)
+    counted = np.array([True, True, False, False])  # the second replica has none
+    with two_replicas.scope():
+        layer = normalization.batch_norm("n")
+        layer.build(data.shape)
+
+    def call(batch):
+        with normalization.counted_examples(batch[1]):
+            return layer(batch[0], training=True)
+
+    step = tf.function(lambda batch: two_replicas.experimental_local_results(
+        two_replicas.run(call, (batch,))))
+    dataset = tf.data.Dataset.from_tensor_slices((data, counted)).batch(4)
+    (parts,) = [step(x) for x in two_replicas.experimental_distribute_dataset(dataset)]
+    mean, variance = data[:2].mean((0, 1)), data[:2].var((0, 1))
+    np.testing.assert_allclose(
+        np.concatenate(parts), (data - mean) / np.sqrt(variance + 1e-5), atol=1e-4)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)
