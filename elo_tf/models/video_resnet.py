@@ -100,7 +100,8 @@ def video_encoder(
 ) -> tf.keras.Model:
     """Builds a (2+1)D ResNet for clips of any length and size.
 
-    It consists of Keras's own layers only, so that a saved encoder loads without this package.
+    With one replica it consists of Keras's own layers only, and it is always saved as such
+    (`training.encoder_files`), so that a saved encoder loads without this package.
     Space and time are halved at the start of stages 2, 3 and 4, space also in the stem.
 
     Args:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from elo_tf import errors
 from elo_tf.models import video_resnet
+from elo_tf.training import encoder_files
 
 
 def middle(inputs, outputs):
@@ -167,7 +168,7 @@ def test_a_saved_encoder_loads_without_this_package(tmp_path, replicas):
     frames = np.random.Generator(np.random.PCG64(5)).normal(size=(2, 5, 21, 18, 3))
     frames = frames.astype(np.float32)
     expected = {name: value.numpy() for name, value in model(frames).items()}
-    model.save(tmp_path / "rgb.keras")
+    encoder_files.save_encoder(model, tmp_path)
     np.save(tmp_path / "frames.npy", frames)
     files = [str(tmp_path / x) for x in ("rgb.keras", "frames.npy", "outputs.npz")]
     # -I leaves out the current folder, the user's packages and PYTHONPATH.
