@@ -25,10 +25,8 @@ def decoding(measured, task, modality, target, stride):
         video = video.mean((3, 5))
     decoded = task.decoder(measured.activations[modality, "intact", "embedding"]).numpy()
     assert decoded.shape == video.shape
-    flat = video.reshape(len(video), -1, video.shape[-1] if target[0] != "audio" else 1)
     loss = ((video - decoded) ** 2).reshape(len(video), -1).mean(1)
-    # Variance about the mean over all but channels; log-mel has none.
-    trivial = ((flat - flat.mean(1, keepdims=True)) ** 2).mean((1, 2))
+    trivial = (video**2).reshape(len(video), -1).mean(1)  # of the answer 0, the mean video
     return loss, trivial, has(measured, (modality, "intact"), target)
 
 
@@ -94,8 +92,10 @@ def distill(measured, task, source, site):
         teacher = dense(task.projection, teacher)
     else:
         assert task.projection is None
+    mask = has(measured, (source, "intact"))
     loss = np.linalg.norm(teacher - main, axis=1)
-    return loss, np.linalg.norm(teacher, axis=1), has(measured, (source, "intact"))
+    deviation = np.linalg.norm(teacher - teacher[mask].mean(0), axis=1)
+    return loss, np.maximum(deviation, 0.1 * np.linalg.norm(teacher, axis=1)), mask
 
 
 def expected(measured, task):
