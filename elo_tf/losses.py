@@ -19,7 +19,7 @@ from elo_tf.tasks.distillation import Distill
 from elo_tf.tasks.ordering import Reverse, Shuffle
 from elo_tf.tasks.prediction import Predict
 from elo_tf.tasks.reconstruction import Reconstruct
-from elo_tf.tasks.task import Shapes, Task, TaskOutput
+from elo_tf.tasks.task import Shapes, Task, TaskOutput, sum_over_replicas
 from elo_tf.tasks.transfer import Transfer
 
 FAMILIES = (Reconstruct, Predict, Transfer, Shuffle, Reverse, Contrast, Align, Distill)
@@ -141,16 +141,9 @@ def global_shares(outputs: Sequence[TaskOutput], *, normalise: bool = True,
     sums = tf.stack([tf.reduce_sum(tf.where(o.mask, o.loss, zero)) for o in outputs])
     counts = tf.stack([tf.reduce_sum(tf.cast(o.mask, tf.float32)) for o in outputs])
     trivial = tf.stack([tf.reduce_sum(tf.where(o.mask, o.trivial, zero)) for o in outputs])
-    counts, trivial = all_reduce_sum(tf.stop_gradient(tf.stack([counts, trivial])))
+    counts, trivial = tf.unstack(
+        sum_over_replicas(tf.stop_gradient(tf.stack([counts, trivial]))))
     divisor = tf.maximum(counts, 1.0)
     if normalise:
         divisor *= tf.maximum(trivial / divisor, floor)
     return sums / divisor, counts
-
-
-def all_reduce_sum(tensor: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Sums over replicas and unstacks the first axis."""
-    context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        tensor = context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
-    return tf.unstack(tensor)

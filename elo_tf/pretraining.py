@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from elo_tf.data.clip_spec import CHANNELS, ClipSpec
-from elo_tf.losses import LossSpace, all_reduce_sum, global_shares
+from elo_tf.losses import LossSpace, global_shares
 from elo_tf.models.audio_resnet import audio_encoder
 from elo_tf.models.normalization import counted_examples
 from elo_tf.models.video_resnet import video_encoder
-from elo_tf.tasks.task import Shapes, Task, ViewKey
+from elo_tf.tasks.task import Shapes, Task, ViewKey, sum_over_replicas
 from elo_tf.views.clip_views import ClipViews
 from elo_tf.views.log_mel import LogMel
 
@@ -125,7 +125,7 @@ class PretrainingModel(tf.keras.Model):
         return self._report(*self.loss_shares(data, training=True))
 
     def _report(self, shares: tf.Tensor, counts: tf.Tensor) -> dict[str, tf.Tensor]:
-        losses, = all_reduce_sum(tf.stop_gradient(shares)[tf.newaxis])
+        losses = sum_over_replicas(tf.stop_gradient(shares))
         return {"total": tf.tensordot(self.loss_weights, losses, 1), "losses": losses,
                 "counts": counts}
 

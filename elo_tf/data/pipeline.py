@@ -345,5 +345,7 @@ def resize(video: tf.Tensor, size: int) -> tf.Tensor:
 
 def rescale_flow(coded: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """Multiplies coded flow by `scale` (float64 []), as its pixels are resized or recoded."""
-    centred = (tf.cast(coded, tf.float32) - 127.5) * tf.cast(scale, tf.float32)
-    return tf.cast(tf.clip_by_value(tf.round(centred + 127.5), 0, 255), tf.uint8)
+    centred = tf.cast(coded, tf.float32) - 127.5
+    scaled = tf.clip_by_value(tf.round(centred * tf.cast(scale, tf.float32) + 127.5), 0, 255)
+    # The two middle codes are zero, and stay so.
+    return tf.where(tf.abs(centred) < 1.0, coded, tf.cast(scaled, tf.uint8))

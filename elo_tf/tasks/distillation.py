@@ -12,11 +12,19 @@ from collections.abc import Callable
 import gin
 import tensorflow as tf
 
-from elo_tf.tasks.task import Encoded, Shapes, Task, TaskOutput, ViewKey
+from elo_tf.tasks.task import (
+    Encoded,
+    Shapes,
+    Task,
+    TaskOutput,
+    ViewKey,
+    sum_over_replicas,
+)
 
 SOURCES = ("flow", "gray", "audio")
 SITES = ("block1", "block2", "block3", "embedding")
 EPSILON = 1e-6
+LEAST_DEVIATION = 0.1  # as a share of the activation's length
 
 
 @gin.register
@@ -28,7 +36,8 @@ class Distill(Task):
 
     family = "distill"
 
-    def __init__(self, source: str, site: str, *, stop_gradient: bool = True):
+    def __init__(self, source: str, site: str, *, stop_gradient: bool = True,
+                 always_project: bool = False):
         """Makes the task.
 
         Args:
@@ -36,11 +45,15 @@ class Distill(Task):
           site: the activation.
           stop_gradient: whether the source is left as it is; Figure 2's arrows point into RGB
             only (our reading).
+          always_project: learn the projection also where widths agree, starting from the identity.
+            The channels of two networks have no common order: without it, RGB cannot come near
+            several sources at once, and settles near the one that weighs most (our choice).
         """
         super().__init__(source, name=f"{self.family}/{source}/{site}")
         self.source = source
         self.site = site
         self._stop_gradient = stop_gradient
+        self._always_project = always_project
         self.projection = None
 
     @classmethod
@@ -57,22 +70,35 @@ class Distill(Task):
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the projection, where one is needed."""
         source, main = (shapes.widths[m][self.site] for m in (self.source, "rgb"))
-        if source != main:
-            self.projection = tf.keras.layers.Dense(main, use_bias=False)
+        if source != main or self._always_project:
+            initial = "identity" if source == main else "glorot_uniform"
+            self.projection = tf.keras.layers.Dense(
+                main, use_bias=False, kernel_initializer=initial)
             self.projection.build((None, source))
 
     def call(self, encoded: Encoded) -> TaskOutput:
-        """The distance of each example, against the source's own length (RGB silent)."""
+        """The distance of each example, against that of always answering the source's mean."""
         source = encoded.activation(self.source, "intact", self.site)
         if self._stop_gradient:
             source = tf.stop_gradient(source)
         if self.projection is not None:
             source = self.projection(source)
         main = encoded.activation("rgb", "intact", self.site)
-        return TaskOutput(
-            loss=norm(source - main),
-            mask=encoded.present(self.source),
-            trivial=norm(source))
+        mask = encoded.present(self.source)
+        deviation = norm(source - mean_of_present(source, mask))
+        # A source that says nearly the same of every clip would divide by nearly nothing.
+        trivial = tf.maximum(deviation, LEAST_DEVIATION * norm(source))
+        return TaskOutput(loss=norm(source - main), mask=mask, trivial=trivial)
+
+
+def mean_of_present(activation: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+    """Mean float32 [C] of [B, C] over the examples of the global batch that are present [B]."""
+    kept = tf.cast(present, tf.float32)[:, tf.newaxis]
+    total = tf.reduce_sum(kept * tf.stop_gradient(activation), axis=0)
+    count = tf.reduce_sum(kept, axis=0)
+    total, count = tf.split(sum_over_replicas(tf.concat([total, count], axis=0)),
+                            [activation.shape[-1], 1])
+    return total / tf.maximum(count, 1.0)
 
 
 def norm(vectors: tf.Tensor) -> tf.Tensor:

@@ -113,6 +113,14 @@ def _dense_gradient(tensor: tf.Tensor):
     return tf.identity(tensor), tf.convert_to_tensor
 
 
+def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
+    """The sum of all replicas' tensors; without a gradient to speak of, for counts and reports."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+
 def own_rows(local: tf.Tensor) -> tf.Tensor:
     """The indices [B] of this replica's examples in the global batch."""
     size = tf.shape(local)[0]

@@ -4,6 +4,7 @@ import tensorflow as tf
 from absl import logging
 
 from elo_tf import cli, model_garden
+from elo_tf.errors import UserError
 
 
 def make_strategy() -> tf.distribute.Strategy:
@@ -27,7 +28,15 @@ def fix_threads(intra_op: int) -> None:
 
 def distribute(strategy: tf.distribute.Strategy,
                dataset: tf.data.Dataset) -> tf.distribute.DistributedDataset:
-    """Splits each global batch of the dataset over the strategy's replicas, in order."""
+    """Splits each global batch of the dataset over the strategy's replicas, in order.
+
+    Raises:
+      UserError: if the batch cannot be split evenly.
+    """
+    batch_size = dataset.element_spec["key"].shape[0]
+    if batch_size is not None and batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f"a batch_size of {batch_size} cannot be split evenly over "
+                        f"{strategy.num_replicas_in_sync} devices")
     if strategy.num_replicas_in_sync > 1 or tf.config.list_logical_devices("GPU"):
         return strategy.experimental_distribute_dataset(dataset)
     # One CPU needs no copies to devices. Autotuning, whose thread sleeps for up to a minute, would
