@@ -201,7 +201,7 @@ def _encode_optional(encoder: tf.keras.Model, inputs: Sequence[tf.Tensor], whole
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return encoder(joined, training=training)
-    anywhere, = all_reduce_sum(tf.cast(present, tf.float32)[tf.newaxis])
+    anywhere = sum_over_replicas(tf.cast(present, tf.float32))
     first = tf.equal(context.replica_id_in_sync_group, 0)
     stands_in = tf.logical_and(tf.equal(anywhere, 0.0), first)
     counted = tf.concat([tf.fill([present], True), tf.fill([needed], stands_in)], axis=0)
