@@ -1,0 +1,56 @@
+# `make demo` and `make test` set up what they need; a second `make setup` does nothing.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
+STAMP := $(VENV)/.installed-$(REQUIREMENTS)
+VIDEOS ?=
+DEMO ?= demo
+
+.PHONY: help setup demo test soak lint lock clean
+
+help:
+	@echo "make setup              virtual environment in .venv (PYTHON=... to name a Python 3.11,"
+	@echo "                        GPU=1 for TensorFlow with CUDA)"
+	@echo "make demo               the whole way on videos it makes; VIDEOS=/folder for your own,"
+	@echo "                        DEMO=/folder for the output"
+	@echo "make test               the tests"
+	@echo "make soak               the long tests, by hand"
+	@echo "make lint               ruff"
+	@echo "make lock               requirements.txt from requirements.in"
+	@echo "make clean              removes the virtual environment, caches and the demo's output"
+
+setup: $(STAMP)
+
+$(STAMP): $(REQUIREMENTS)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "error: Python 3.11 is needed, which is the only one that TensorFlow 2.15 and its companions share; on Debian: apt-get install python3.11 python3.11-venv, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -m venv $(VENV) || { \
+	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3.11-venv" >&2; rm -rf $(VENV); exit 2; }
+	@echo "installing $(REQUIREMENTS) into $(VENV); this takes a few minutes the first time"
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r $(REQUIREMENTS)
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m tools.demo --output="$(DEMO)" $(if $(VIDEOS),--videos="$(VIDEOS)")
+
+test: setup
+	$(BIN)/python -m pytest
+
+soak: setup
+	$(BIN)/python -m pytest -m soak --no-header
+
+lint: setup
+	$(BIN)/python -m ruff check .
+
+# Needs uv (pip install uv). What is pinned already stays pinned.
+lock:
+	uv pip compile requirements.in --no-emit-index-url --no-emit-find-links --no-header \
+	  --annotation-style=line --python-version 3.11 -o requirements.txt
+	uv pip compile requirements-gpu.in --no-emit-index-url --no-emit-find-links --no-header \
+	  --annotation-style=line --python-version 3.11 -o requirements-gpu.txt
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
