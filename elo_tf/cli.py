@@ -1,5 +1,6 @@
 """What every command-line program of the project shares: clear errors and progress."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,14 +25,16 @@ def run(main: Callable[[list[str]], Any]) -> None:
             return main(argv)
         except UserError as error:
             logging.flush()
-            # gin appends the call chain to str(error).
-            print(f"error: {error.args[0]}", file=sys.stderr)
+            print(f"error: {error.message}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
         except OSError as error:
             # A missing folder, no right to write, a full disk: the file and the reason say it all.
-            if error.filename is None or error.strerror is None:
+            # They are read from the text, since gin replaces errors by copies without attributes.
+            reason = re.match(r"\[Errno \d+\] ([^\n]+)", str(error))
+            if reason is None:
                 raise
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            logging.flush()
+            print(f"error: {reason[1]}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
         except KeyboardInterrupt:
             print("interrupted; the same command resumes where it stopped", file=sys.stderr)
