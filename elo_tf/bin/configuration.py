@@ -5,21 +5,31 @@ The configuration is written into the run directory, and a run directory of anot
 is refused with the lines that differ.
 """
 
+import contextlib
 import difflib
+import logging as python_logging
 import pathlib
-import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import gin
 from absl import flags, logging
 
 from elo_tf import files
-from elo_tf.bin import registered  # noqa: F401  (imports all that gin can name)
+from elo_tf.bin import (
+    gin_checks,
+    registered,  # noqa: F401  (imports all that gin can name)
+)
 from elo_tf.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DEFAULTS = ROOT / "gin" / "defaults.gin"
 CONFIG = "config.gin"
 OPERATIVE_CONFIG = "operative_config.gin"
+NEEDS_RECORDS = MappingProxyType(
+    {"Records.directory": "give --data, the folder that tools/convert_videos wrote"})
+NOTHING = MappingProxyType({})
 
 RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of this run: all output goes there. Starting the same command again "
@@ -37,8 +47,13 @@ def define_data_flag() -> None:
         "Records.directory = '...'.")
 
 
-def start() -> pathlib.Path:
+def start(required: Mapping[str, str] = NOTHING,
+          inputs: Mapping[str, str] = NOTHING) -> pathlib.Path:
     """Parses the configuration and claims the run directory.
+
+    Args:
+      required: bindings without which there is nothing to do, and how to give each.
+      inputs: flags that decide the result, by name; they count as part of the configuration.
 
     Returns:
       The run directory, made if missing.
@@ -52,18 +67,24 @@ def start() -> pathlib.Path:
     if data is not None:
         with gin.unlock_config():
             gin.bind_parameter("Records.directory", data)
+    for binding, mend in required.items():
+        if not gin_checks.is_bound(binding):
+            raise UserError(f"{binding} is not set; {mend}")
     run_dir = pathlib.Path(RUN_DIR.value)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        flag_lines = "".join(f"# --{name}={value}\n" for name, value in inputs.items())
+        claim(run_dir, flag_lines + gin.config_str())
     except OSError as error:
-        raise UserError(f"cannot make --run_dir {run_dir}: {error.strerror}") from error
-    claim(run_dir, gin.config_str())
+        raise UserError(f"cannot write to --run_dir {run_dir}: {error.strerror}") from error
     return run_dir
 
 
 def finish(run_dir: pathlib.Path) -> None:
     """Writes the values that were in effect, with those that came from defaults in the code."""
-    files.write_atomic(run_dir / OPERATIVE_CONFIG, gin.operative_config_str())
+    path = run_dir / OPERATIVE_CONFIG
+    if not path.exists():  # A finished run that is started again calls next to nothing.
+        files.write_atomic(path, gin.operative_config_str())
 
 
 def parse(gin_files: list[str], bindings: list[str]) -> None:
@@ -73,66 +94,51 @@ def parse(gin_files: list[str], bindings: list[str]) -> None:
       UserError: naming the file and what is wrong with it, with near misses for a name.
     """
     gin.add_config_file_search_path(str(ROOT / "gin"))
-    paths = [str(DEFAULTS), *gin_files]
     for path in gin_files:
         if not (pathlib.Path(path).is_file() or (ROOT / "gin" / path).is_file()):
             raise UserError(f"no gin file {path} (looked here and in {ROOT / 'gin'})")
+    with _without_gins_own_log():
+        for path in [str(DEFAULTS), *gin_files]:
+            _read(gin.parse_config_file, path, path)
+        for binding in bindings:
+            _read(gin.parse_config, binding, f"--gin_bindings={binding!r}")
+        _read(lambda _: gin.finalize(), None, "gin")
+    gin_checks.check_values()
+
+
+def _read(parser: Callable[[str | None], object], text: str | None, source: str) -> None:
     try:
-        gin.parse_config_files_and_bindings(paths, bindings, finalize_config=True)
-    except (ValueError, SyntaxError, OSError) as error:
-        raise UserError(explain(error)) from error
+        parser(text)
+    except (ValueError, SyntaxError, ImportError, OSError, tokenize.TokenError) as error:
+        raise UserError(gin_checks.explain(error, source)) from error
 
 
-def explain(error: Exception) -> str:
-    """One line for what gin says, with the names the user may have meant."""
-    text = " ".join(str(error).split())
-    unknown = re.search(r"No configurable matching '([^']+)'", text)
-    if unknown:
-        return f"gin: there is no {unknown[1]!r}{near(unknown[1], names())}. {place(text)}"
-    parameter = re.search(r"doesn't have a parameter (?:named )?'?(\w+)'?", text)
-    owner = re.search(r"[Cc]onfigurable '?([\w./]+)'?", text)
-    if parameter and owner:
-        return (f"gin: {owner[1]} has no parameter {parameter[1]!r}"
-                f"{near(parameter[1], parameters(owner[1]))}. {place(text)}")
-    return f"gin: {text}"
+@contextlib.contextmanager
+def _without_gins_own_log() -> Iterator[None]:
+    """Leaves out the line that gin logs about an included file before it raises the error."""
+    root = python_logging.getLogger()
 
+    def wanted(record: python_logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Path not found: ")
 
-def place(text: str) -> str:
-    """Where in the configuration gin found the fault, as far as it says so."""
-    match = re.search(r"In (?:file|bindings)[^:]*(?:\"[^\"]*\"|string)?[^\n]{0,200}", text)
-    return match[0].strip() if match else text
-
-
-def near(name: str, known: list[str]) -> str:
-    """The known names that look like `name`."""
-    matches = difflib.get_close_matches(name.rsplit(".", 1)[-1], known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
-
-
-def names() -> list[str]:
-    """What gin can configure, by short name."""
-    # gin-config has no public list of what is registered.
-    return sorted({selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY})
-
-
-def parameters(selector: str) -> list[str]:
-    """The parameters of a configurable."""
-    import inspect
-
+    root.addFilter(wanted)
     try:
-        return list(inspect.signature(gin.get_configurable(selector)).parameters)
-    except ValueError:
-        return []
+        yield
+    finally:
+        root.removeFilter(wanted)
 
 
 def claim(run_dir: pathlib.Path, config: str) -> None:
     """Writes the configuration into a new run directory, or compares it with what is there.
 
+    A directory that holds a configuration and nothing else is new: its run ended before it began,
+    by a wrong path for example.
+
     Raises:
       UserError: with the lines that differ.
     """
     path = run_dir / CONFIG
-    if not path.exists():
+    if not path.exists() or [x.name for x in run_dir.iterdir()] == [CONFIG]:
         files.write_atomic(path, config)
         return
     ours, theirs = config.splitlines(), path.read_text(encoding="utf-8").splitlines()
@@ -140,7 +146,7 @@ def claim(run_dir: pathlib.Path, config: str) -> None:
         logging.info("%s holds a run of this configuration; resuming it", run_dir)
         return
     changed = [line for line in difflib.ndiff(theirs, ours)
-               if line[:2] in ("- ", "+ ") and line[2:].strip() and not line[2:].startswith("#")]
+               if line[:2] in ("- ", "+ ") and (line[2:6] == "# --" or line[2:3] not in ("", "#"))]
     raise UserError(
         f"{run_dir} holds a run of another configuration; use another --run_dir. "
         f"Lines that differ (- there, + asked for): {' | '.join(changed[:8])}"

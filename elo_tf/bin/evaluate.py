@@ -17,7 +17,7 @@ ENCODER = flags.DEFINE_string(
 def main(argv: list[str]) -> None:
     """Evaluates, and prints the table."""
     del argv
-    run_dir = configuration.start()
+    run_dir = configuration.start(configuration.NEEDS_RECORDS, inputs={"encoder": ENCODER.value})
     result = evaluate.evaluate(str(run_dir), ENCODER.value)
     configuration.finish(run_dir)
     print(f"{result['test_clips']} clips of split {result['split']}, {len(result['classes'])} "

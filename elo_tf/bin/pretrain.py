@@ -8,6 +8,7 @@ The run directory gets `encoder/` (what bin/evaluate and bin/export take), `loss
 
 from elo_tf import cli
 from elo_tf.bin import configuration
+from elo_tf.errors import UserError
 from elo_tf.training import final
 
 configuration.define_data_flag()
@@ -16,8 +17,14 @@ configuration.define_data_flag()
 def main(argv: list[str]) -> None:
     """Trains, and prints how the losses on unseen clips changed."""
     del argv
-    run_dir = configuration.start()
-    result = final.pretrain(str(run_dir))
+    run_dir = configuration.start(configuration.NEEDS_RECORDS | {
+        "pretrain.loss_weights": "give --gin_file=best_loss.gin, which bin/search wrote"})
+    try:
+        result = final.pretrain(str(run_dir))
+    except FloatingPointError as error:
+        # gin has put its call chain below the message.
+        raise UserError(f"{str(error).splitlines()[0]}: the training has diverged; lower "
+                        "make_optimizer.learning_rate, in another --run_dir") from error
     configuration.finish(run_dir)
     print(f"{'loss on unseen clips':28} weight  before   after")
     for name, before in result["before"].items():

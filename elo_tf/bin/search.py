@@ -16,7 +16,7 @@ configuration.define_data_flag()
 def main(argv: list[str]) -> None:
     """Searches, and prints where the best loss is."""
     del argv
-    run_dir = configuration.start()
+    run_dir = configuration.start(configuration.NEEDS_RECORDS)
     path = search.search(str(run_dir))
     configuration.finish(run_dir)
     print(f"best loss: {path}")
