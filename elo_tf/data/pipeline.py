@@ -126,9 +126,10 @@ def training_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: 
         files = tf.data.Dataset.from_tensor_slices(tf.gather(shards, tf.argsort(order)))
         examples = read_files(files, part, records.heldout_percent)
         # A seed of its own for each epoch, unlike `reshuffle_each_iteration`, whose order would
-        # also depend on how often this process has read the set before.
-        return examples.shuffle(shuffle_records, seed=seed + number,
-                                reshuffle_each_iteration=False)
+        # also depend on how often this process has read the set before; and of this function's
+        # graph, since the order would else depend on the global seed.
+        tf.compat.v1.set_random_seed(seed)
+        return examples.shuffle(shuffle_records, seed=number, reshuffle_each_iteration=False)
 
     stream = tf.data.Dataset.range(2**40).flat_map(epoch).enumerate().skip(start_step * batch_size)
 
@@ -178,18 +179,39 @@ def testing_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: i
     return dataset.batch(batch_size).prefetch(2)
 
 
-def require_clips(records: Records, split: str, part: str) -> None:
-    """Fails early where a part of a split is empty.
+def require_clips(records: Records, split: str, part: str, spec: ClipSpec, *,
+                  least: int = 1, why: str = "") -> None:
+    """Fails early where a part of a split cannot be used.
+
+    Args:
+      records: where the shards are.
+      split: which of them.
+      part: of the split.
+      spec: the clip's size.
+      least: how many clips are needed.
+      why: what needs them.
 
     Raises:
-      UserError: naming the part and the mend.
+      UserError: naming the part and the mend, if it has fewer clips or its first is no clip.
     """
     files = tf.data.Dataset.from_tensor_slices(records.shards(split))
     examples = read_files(files, part, records.heldout_percent)
-    if next(iter(examples.take(1).as_numpy_iterator()), None) is None:
+    count = 0
+    try:
+        for example in examples.take(least):
+            if not count:
+                parse(example, spec)
+            count += 1
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot read split {split!r} in {records.directory}: "
+                        f"{' '.join(error.message.split())}") from error
+    if count < least:
+        found = f"{count} clips" if count else "no clip"
         raise UserError(
-            f"{records.directory} has no clip in the {part!r} part of split {split!r}; convert "
-            f"more videos, or change Records.heldout_percent (now {records.heldout_percent})")
+            f"{records.directory} has {found} in the {part!r} part of split {split!r}"
+            + (f", and {why} needs {least}" if why else "")
+            + "; convert more videos, or change Records.heldout_percent "
+            f"(now {records.heldout_percent})")
 
 
 def read_files(files: tf.data.Dataset, part: str, heldout_percent: int) -> tf.data.Dataset:
@@ -312,7 +334,9 @@ def decode_window(parsed: Mapping[str, tf.Tensor], start: tf.Tensor, frames: int
 
     def flow() -> tf.Tensor:
         video = resize(decode_all(parsed["flows"], decode_flow, 2), spec.size)
-        scale = (spec.size / box[2]) * tf.cast(parsed["flow_clip"] / schema.FLOW_CLIP, tf.float64)
+        clip = parsed["flow_clip"]
+        clip = tf.where(clip > 0, clip / schema.FLOW_CLIP, 1.0)  # 0: the record does not say
+        scale = (spec.size / box[2]) * tf.cast(clip, tf.float64)
         video = tf.cond(tf.equal(scale, 1.0), lambda: video, lambda: rescale_flow(video, scale))
         mirrored = tf.concat([255 - video[..., :1], video[..., 1:]], axis=-1)[:, :, ::-1]
         return tf.where(flip, mirrored, video)

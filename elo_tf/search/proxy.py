@@ -14,6 +14,7 @@ import tensorflow as tf
 from elo_tf import cli
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
+from elo_tf.errors import UserError
 from elo_tf.features import FeatureExtractor
 from elo_tf.fitness.fitness import ZipfFitness
 from elo_tf.losses import LossSpace
@@ -52,8 +53,12 @@ class Proxy:
           cache: keep the decoded batches in memory, which spares decoding them for every
             candidate; turn it off where they do not fit.
         """
-        for part in ("fit", "heldout"):
-            require_clips(records, split, part)
+        for name, value in (("steps", steps), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"Proxy.{name} is {value}; it must be 1 or more")
+        require_clips(records, split, "fit", clip)
+        require_clips(records, split, "heldout", clip, least=fitness.k,
+                      why=f"ZipfFitness.k = {fitness.k}")
         self.space = space
         self._clip = clip
         self._fitness = fitness

@@ -9,8 +9,8 @@ from absl import logging
 from elo_tf import cli, files, provenance
 from elo_tf.losses import LossSpace
 from elo_tf.search.best_loss import write_best_loss
-from elo_tf.search.journal import Candidate
-from elo_tf.search.loop import run_search
+from elo_tf.search.journal import Candidate, read_journal
+from elo_tf.search.loop import JOURNAL, run_search
 from elo_tf.search.proxy import Proxy
 from elo_tf.search.strategies import CMAES, Strategy
 
@@ -28,7 +28,7 @@ def search(run_dir: str, *, space: LossSpace = gin.REQUIRED,
       run_dir: gets journal.jsonl and best_loss.gin; an unfinished search in it goes on.
       space: the loss space.
       make_strategy: called with the number of weights.
-      make_proxy: called with the space when the first candidate is to be trained.
+      make_proxy: called with the space, unless the search in run_dir is finished.
       generations: of the strategy.
 
     Returns:
@@ -36,15 +36,15 @@ def search(run_dir: str, *, space: LossSpace = gin.REQUIRED,
     """
     strategy = make_strategy(len(space.names))
     total = generations * strategy.population
-    bar = cli.progress(total=total, desc="search", unit="candidate")
     proxies: list[Proxy] = []
     best: list[Candidate] = []
+    # Before the journal is begun, so that wrong data leave none; a finished search trains nothing.
+    if read_journal(pathlib.Path(run_dir) / JOURNAL).end is None:
+        logging.info("building the proxy; its first step is compiled once for all candidates")
+        proxies.append(make_proxy(space=space))
+    bar = cli.progress(total=total, desc="search", unit="candidate")
 
     def evaluate(weights: dict[str, float]) -> dict:
-        if not proxies:
-            # Not before: a finished search has nothing to train.
-            logging.info("building the proxy; its first step is compiled once for all candidates")
-            proxies.append(make_proxy(space=space))
         return proxies[0].evaluate(weights)
 
     def on_candidate(candidate: Candidate, replayed: bool) -> None:

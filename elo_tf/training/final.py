@@ -62,6 +62,11 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
       FloatingPointError: where the loss stops being finite.
     """
     folder = pathlib.Path(run_dir)
+    for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every),
+                        ("steps", steps), ("batch_size", batch_size),
+                        ("heldout_steps", heldout_steps), ("statistics_steps", statistics_steps)):
+        if value < 1:
+            raise UserError(f"pretrain.{name} is {value}; it must be 1 or more")
     for name, value in (("checkpoint_every", checkpoint_every), ("steps", steps)):
         if value % log_every:
             raise UserError(f"pretrain.{name} is {value}; it must be a multiple of "
@@ -71,7 +76,7 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
         return json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
     names = space.active(loss_weights)
     for part in ("fit", "heldout"):
-        require_clips(records, split, part)
+        require_clips(records, split, part, clip)
 
     strategy = make_strategy()
     with strategy.scope():
@@ -132,9 +137,10 @@ class RunLog(tf.keras.callbacks.Callback):
         self._checkpoints = checkpoints
         self._path = path
         self._checkpoint_every = checkpoint_every
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= start]
-        files.write_atomic(path, "".join(line + "\n" for line in kept))
+        lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
+        # What a kill left of a half-written line does not end.
+        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= start]
+        files.write_atomic(path, "".join(kept))
 
     def on_epoch_end(self, epoch, logs=None):
         """Logs, and saves where it is time.
