@@ -73,5 +73,5 @@ def load_clip(folder: pathlib.Path) -> ClipSpec:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return ClipSpec(**{f.name: content[f.name] for f in dataclasses.fields(ClipSpec)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}); it is written by bin/pretrain") from error
