@@ -5,7 +5,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 
@@ -59,7 +59,7 @@ def near(name: str, known: list[str]) -> str:
 
 def names() -> list[str]:
     """What gin can configure, by short name."""
-    return sorted({selector.rsplit(".", 1)[-1] for selector in _REGISTRY})
+    return sorted({selector.rsplit(".", 1)[-1] for selector, _ in _REGISTRY.items()})
 
 
 def parameters(selector: str) -> list[str]:
@@ -121,8 +121,10 @@ def _fits(value: typing.Any, wanted: typing.Any) -> bool:
         return isinstance(value, (int, float))
     if wanted in (int, str, bool, types.NoneType):
         return isinstance(value, wanted)
-    if typing.get_origin(wanted) is tuple:
+    if typing.get_origin(wanted) in (tuple, Sequence):
         return isinstance(value, (tuple, list))
+    if typing.get_origin(wanted) is Mapping:
+        return isinstance(value, dict)
     return True
 
 
@@ -134,4 +136,6 @@ def _words(wanted: typing.Any) -> str:
         return " or ".join(_words(option) for option in typing.get_args(wanted))
     if typing.get_origin(wanted) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(wanted)))
+    if typing.get_origin(wanted) is Mapping:
+        return "a dictionary in braces"
     return simple.get(wanted, "a list in brackets")
