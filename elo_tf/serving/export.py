@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import tempfile
-import zipfile
 
 import gin
 import numpy as np
@@ -179,11 +178,7 @@ def _load(encoder_dir: pathlib.Path) -> tuple[tf.keras.Model, ClipSpec, dict]:
     for key in ("mean", "scale"):
         if key not in origin:
             raise UserError(f"{clip_path} has no {key!r}: run the pre-training again")
-    try:
-        encoder = encoder_files.load_encoder(encoder_dir)
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{encoder_path} cannot be loaded as a Keras model "
-                        f"({str(error).splitlines()[0]}): run the pre-training again") from error
+    encoder = encoder_files.load_encoder(encoder_dir)
     if not isinstance(encoder.output, dict) or "embedding" not in encoder.output:
         raise UserError(f"{encoder_path} has no output named 'embedding': give the encoder that "
                         "the pre-training wrote")

@@ -46,7 +46,8 @@ class Checkpoints:
         try:
             status = self._manager.checkpoint.restore(path)
             status.assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+            # IndexError: the file is shorter than it should be.
             raise UserError(f"checkpoint {path} does not fit this model: "
                             f"{str(error).splitlines()[0]}; use another --run_dir") from error
         logging.info("resuming from %s", path)

@@ -8,6 +8,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 
 import tensorflow as tf
 
@@ -54,13 +55,17 @@ def load_encoder(folder: pathlib.Path, name: str = TRAINED) -> tf.keras.Model:
     """Loads an encoder.
 
     Raises:
-      UserError: if it is not there.
+      UserError: if it is not there, or damaged.
     """
     path = folder / name
     if not path.is_file():
         raise UserError(f"no encoder {path}; --encoder is the folder `encoder` of a finished "
                         "run of bin/pretrain")
-    return tf.keras.models.load_model(path, compile=False)
+    try:
+        return tf.keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be loaded as a Keras model "
+                        f"({str(error).splitlines()[0]}): run the pre-training again") from error
 
 
 def load_clip(folder: pathlib.Path) -> ClipSpec:
