@@ -18,14 +18,16 @@ def make_optimizer(steps: int, *, learning_rate: float = 1e-3, warmup: float = 0
 
     Args:
       steps: of the whole training.
-      learning_rate: at the end of the warm-up.
+      learning_rate: at the end of the warm-up, which rises to it in equal parts from the first
+        step on.
       warmup: share of the steps.
       clip_norm: of the gradient of the weighted sum over all variables.
     """
     warmup_steps = max(round(steps * warmup), 1)
     decay = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    # From 0, the first step would be none: one in twenty of the demo's proxies.
     schedule = model_garden.schedules().LinearWarmup(
-        decay, warmup_steps, warmup_learning_rate=0.0)
+        decay, warmup_steps, warmup_learning_rate=learning_rate / (warmup_steps + 1))
     return tf.keras.optimizers.legacy.Adam(schedule, global_clipnorm=clip_norm)
 
 
