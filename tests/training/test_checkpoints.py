@@ -1,0 +1,129 @@
+"""Checkpoints and the run's log: what is restored, what is refused, what is kept."""
+
+import json
+
+import numpy as np
+import pytest
+
+from elo_tf.errors import UserError
+from elo_tf.training import final
+from elo_tf.training.checkpoints import Checkpoints
+from elo_tf.training.optimization import create_slots, make_optimizer
+
+NAMES = ("rgb/reconstruct", "rgb/shuffle")
+
+
+@pytest.fixture(scope="module")
+def make_model(make_tiny_model):
+    def make(names=NAMES, seed=1):
+        model = make_tiny_model(names=names, seed=seed)
+        model.compile(optimizer=make_optimizer(10))
+        create_slots(model.optimizer, model.trainable_variables)
+        model.set_weights_by_name(dict.fromkeys(names, 0.5))
+        return model
+
+    return make
+
+
+def state(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables()]]
+
+
+@pytest.fixture(scope="module")
+def trained(make_model):
+    """A model whose variables and slots are no longer what they were made as."""
+    model = make_model()
+    generator = np.random.default_rng(0)
+    for variable in [*model.variables, *model.optimizer.variables()]:
+        if variable.dtype.is_floating:
+            variable.assign(generator.normal(size=variable.shape))
+    return model
+
+
+def save(model, folder, *steps):
+    checkpoints = Checkpoints(model, folder)
+    for step in steps:
+        model.optimizer.iterations.assign(step)
+        checkpoints.save()
+
+
+def test_restoring_gives_back_every_variable_and_slot(trained, make_model, tmp_path):
+    save(trained, tmp_path, 4, 8)
+    other = make_model(seed=9)
+    assert not all(np.array_equal(a, b) for a, b in zip(state(other), state(trained), strict=True))
+    checkpoints = Checkpoints(other, tmp_path)
+    assert checkpoints.restore() == checkpoints.step == 8
+    for mine, saved in zip(state(other), state(trained), strict=True):
+        assert np.array_equal(mine, saved)
+
+
+def test_an_empty_folder_starts_at_0(make_model, tmp_path):
+    model = make_model()
+    before = state(model)
+    assert Checkpoints(model, tmp_path / "none").restore() == 0
+    assert all(np.array_equal(a, b) for a, b in zip(before, state(model), strict=True))
+
+
+def test_only_the_newest_two_are_kept(trained, tmp_path):
+    save(trained, tmp_path, 2, 4, 6)
+    assert sorted(x.name for x in tmp_path.glob("*.index")) == ["step-4.index", "step-6.index"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, make_model, tmp_path):
+    save(trained, tmp_path, 4)
+    for names in (("rgb/reconstruct", "rgb/predict"), (*NAMES, "flow/shuffle")):
+        with pytest.raises(UserError, match="step-4 does not fit this model.*another --run_dir"):
+            Checkpoints(make_model(names), tmp_path).restore()
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_refused(trained, make_model, tmp_path, damage):
+    save(trained, tmp_path, 4)
+    data, = tmp_path.glob("step-4.data*")
+    if damage == "gone":
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="step-4 does not fit this model"):
+        Checkpoints(make_model(), tmp_path).restore()
+
+
+def entry(step):
+    return json.dumps({"step": step, "total": 1.0, "losses": {}}) + "\n"
+
+
+def test_the_log_is_kept_up_to_the_checkpoint(trained, tmp_path):
+    path = tmp_path / "losses.jsonl"
+    path.write_text(entry(2) + entry(4) + entry(6) + entry(8)[:12])
+    checkpoints = Checkpoints(trained, tmp_path / "checkpoints")
+    final.RunLog(checkpoints, path, start=4, checkpoint_every=4)
+    assert path.read_text() == entry(2) + entry(4)
+    final.RunLog(checkpoints, path, start=0, checkpoint_every=4)
+    assert path.read_text() == ""
+
+
+def test_the_log_stops_at_the_first_loss_that_is_not_finite(trained, tmp_path):
+    trained.optimizer.iterations.assign(4)
+    log = final.RunLog(Checkpoints(trained, tmp_path / "checkpoints"), tmp_path / "losses.jsonl",
+                       start=0, checkpoint_every=4)
+    log.set_model(trained)
+    log.on_epoch_end(0, {"total": 0.75, "losses": np.array([1.0, 0.5])})
+    assert json.loads((tmp_path / "losses.jsonl").read_text()) == {
+        "step": 4, "total": 0.75, "losses": {"rgb/reconstruct": 1.0, "rgb/shuffle": 0.5}}
+    for bad in (np.nan, np.inf):
+        with pytest.raises(FloatingPointError, match="the loss rgb/shuffle is .* at step 4"):
+            log.on_epoch_end(1, {"total": bad, "losses": np.array([1.0, bad])})
+    # A diverged network is never saved.
+    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 1
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"steps": 0}, "pretrain.steps is 0; it must be 1 or more"),
+    ({"log_every": 0}, "pretrain.log_every is 0"),
+    ({"batch_size": -1}, "pretrain.batch_size is -1"),
+    ({"steps": 15}, "pretrain.steps is 15; it must be a multiple of pretrain.log_every, 10"),
+    ({"checkpoint_every": 25}, "pretrain.checkpoint_every is 25; it must be a multiple")])
+def test_numbers_that_cannot_be_are_refused(tmp_path, values, message):
+    with pytest.raises(UserError, match=message):
+        final.pretrain(str(tmp_path), records=None, clip=None, space=None, loss_weights={},
+                       **{"steps": 20, "log_every": 10, "checkpoint_every": 10} | values)
