@@ -68,11 +68,21 @@ def parameters(selector: str) -> list[str]:
     return list(inspect.signature(found.wrapped).parameters) if found else []
 
 
+def configurable(selector: str) -> Callable:
+    """The class or function behind a selector, as it was written."""
+    return _REGISTRY[selector].wrapped
+
+
+def bindings() -> list[tuple[tuple[str, str], dict[str, typing.Any]]]:
+    """All that is bound: ((scope, selector), {parameter: value}); macros too."""
+    return [(key, dict(bound)) for key, bound in _BINDINGS.items()]
+
+
 def is_bound(binding: str) -> bool:
     """Whether `Name.parameter` has a value, in any scope."""
     name, parameter = binding.rsplit(".", 1)
     return any(parameter in bound and selector.rsplit(".", 1)[-1] == name
-               for (_, selector), bound in _BINDINGS.items())
+               for (_, selector), bound in bindings())
 
 
 def check_values() -> None:
@@ -81,17 +91,17 @@ def check_values() -> None:
     Raises:
       UserError: naming the first such binding.
     """
-    for (_, selector), bound in list(_BINDINGS.items()):
+    for (_, selector), bound in bindings():
         name = selector.rsplit(".", 1)[-1]
         if selector == "gin.macro":
             continue
-        hints = _hints(_REGISTRY[selector].wrapped)
+        hints = _hints(configurable(selector))
         for parameter, value in bound.items():
             wanted = hints.get(parameter, typing.Any)
             if not _fits(value, wanted):
                 raise UserError(f"{name}.{parameter} is {value!r}; it must be {_words(wanted)}")
     text = gin.config_str()
-    for macro, selector in list(_BINDINGS):
+    for (macro, selector), _ in bindings():
         if selector == "gin.macro" and not re.search(rf"%{re.escape(macro)}\b", text):
             owners = [f"{x}.{macro}" for x in names() if macro in parameters(x)]
             raise UserError(

@@ -1,0 +1,72 @@
+"""The gin files that are shipped: all parse, name what exists, and agree with the code."""
+
+import inspect
+import pathlib
+
+import gin
+import pytest
+
+from elo_tf.bin import configuration, gin_checks
+from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.fitness.fitness import ZipfFitness
+from elo_tf.losses import LossSpace
+from elo_tf.search.strategies import CMAES
+
+GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
+FILES = sorted(str(path.relative_to(GIN)) for path in GIN.rglob("*.gin"))
+# Where defaults.gin, which starts at a real size, is on purpose not what the code starts from.
+SIZES = {"pretrain.steps", "pretrain.checkpoint_every", "pretrain.log_every"}
+
+
+@gin.configurable("assembled")
+def assembled(clip=gin.REQUIRED, space=gin.REQUIRED, fitness=gin.REQUIRED, strategy=gin.REQUIRED,
+              optimizer=gin.REQUIRED):
+    return clip, space, fitness, strategy(40), optimizer(20)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_shipped_file_parses_and_its_objects_can_be_built(file):
+    configuration.parse([file], [
+        "assembled.clip = @ClipSpec()", "assembled.space = @LossSpace()",
+        "assembled.fitness = @ZipfFitness()", "assembled.strategy = @CMAES",
+        "assembled.optimizer = @make_optimizer"])
+    clip, space, fitness, strategy, optimizer = assembled()
+    assert isinstance(clip, ClipSpec) and isinstance(fitness, ZipfFitness)
+    assert isinstance(space, LossSpace) and len(space.names) == 40
+    assert isinstance(strategy, CMAES) and strategy.dimension == 40
+    assert float(optimizer.learning_rate(10)) > 0
+    for name in ("pretrain.steps", "pretrain.checkpoint_every"):
+        assert gin.query_parameter(name) % gin.query_parameter("pretrain.log_every") == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_networks_of_a_shipped_file_can_be_built(file, two_logical_devices):
+    # With the widths that the file asks for, at the depth and clip of the smallest.
+    configuration.parse([file], ["video_encoder.depth = 10", "video_encoder.width = 0.0625"])
+    for name in ("video_encoder", "audio_encoder"):
+        encoder = gin.get_configurable(f"@{name}"[1:])(3, name=name)
+        assert set(encoder.output) == {"block1", "block2", "block3", "block4", "embedding"}
+
+
+def test_the_defaults_are_those_of_the_code():
+    configuration.parse([], [])
+    compared = 0
+    for (_, selector), bound in gin_checks.bindings():
+        function = gin_checks.configurable(selector)
+        signature = inspect.signature(function)
+        name = selector.rsplit(".", 1)[-1]
+        for parameter, value in bound.items():
+            default = signature.parameters[parameter].default
+            if default in (gin.REQUIRED, inspect.Parameter.empty) or callable(default):
+                continue
+            if isinstance(value, (int, float, str, bool, type(None))):
+                if f"{name}.{parameter}" not in SIZES:
+                    assert value == default, f"{name}.{parameter}"
+                compared += 1
+    assert compared > 25
+
+
+def test_the_families_of_the_defaults_are_those_of_the_code():
+    configuration.parse([], [])
+    space = gin.get_configurable("LossSpace")()
+    assert space.names == LossSpace().names
