@@ -319,10 +319,17 @@ def decode_window(parsed: Mapping[str, tf.Tensor], start: tf.Tensor, frames: int
     """
     indices = window_of(parsed["track"], start, frames)
 
+    # A column more on either side: the colours of the outermost are blended with those outside,
+    # as where the whole picture is decoded (by the exported model, for one).
+    left = tf.minimum(box[1], 1)
+    right = tf.minimum(parsed["width"] - box[1] - box[3], 1)
+    wider = box + tf.stack([0, -left, 0, left + right])
+
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         # Without a fixed method the pixels may depend on the build.
-        return tf.image.decode_and_crop_jpeg(
-            encoded, box, channels=3, dct_method="INTEGER_ACCURATE")
+        image = tf.image.decode_and_crop_jpeg(
+            encoded, wider, channels=3, dct_method="INTEGER_ACCURATE")
+        return image[:, left:left + box[3]]
 
     def decode_flow(encoded: tf.Tensor) -> tf.Tensor:
         image = tf.image.decode_png(encoded, channels=3)

@@ -182,6 +182,21 @@ def test_the_crop_is_the_same_of_frames_and_flow(parsed_noise):
     assert np.array_equal(window["flow"], flows[1:5, 3:19, 7:23, :2])
 
 
+@pytest.mark.parametrize("box", [(2, 2, 28, 28), (0, 16, 16, 16), (9, 15, 20, 20), (0, 0, 31, 31),
+                                 (1, 8, 33, 33), (0, 7, 34, 34)])
+def test_a_crop_has_the_pixels_of_the_whole_picture(box):
+    """Also where colour is stored at half the resolution, as converted records have it."""
+    frames = np.random.default_rng(2).integers(0, 256, (4, 34, 41, 3), np.uint8)
+    images = [encoded(x, "JPEG", quality=encoding.JPEG_QUALITY) for x in frames]
+    clip = encoding.EncodedClip(images, None, None, 5.0, 0.0, 34, 41)
+    parsed = pipeline.parse(records.encode_example(clip, example_id="a"), SPEC)
+    spec = dataclasses.replace(SPEC, size=box[2])
+    whole = [tf.io.decode_jpeg(images[i], dct_method="INTEGER_ACCURATE") for i in (1, 2, 3, 0)]
+    y, x, side, _ = box
+    expected = np.stack(whole)[:, y:y + side, x:x + side]
+    assert np.array_equal(decode(parsed, list(box), False, spec)["rgb"], expected)
+
+
 def test_a_flip_mirrors_both_and_negates_x(parsed_noise):
     parsed, pixels, flows = parsed_noise
     window = decode(parsed, [3, 7, 16, 16], True)
