@@ -223,7 +223,8 @@ class JournalWriter:
         self.path = path
         self.journal = read_journal(path)
         self._descriptor = descriptor
-        os.ftruncate(descriptor, self.journal.size)
+        if os.fstat(descriptor).st_size > self.journal.size:
+            os.ftruncate(descriptor, self.journal.size)
 
     def write(self, kind: str, **fields: Any) -> None:
         """Appends one record and returns when it is on the disk.
