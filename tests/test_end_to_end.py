@@ -186,21 +186,30 @@ def test_the_final_training_needs_only_the_best_loss(pretrained, searched):
     assert "12/12" in done.stderr
 
 
-def test_a_killed_training_ends_with_the_same_network(workshop, searched, pretrained):
-    command = pretrain_command(workshop, searched, "killed_pretrain")
-    run_dir = workshop.root / "killed_pretrain"
+def test_a_killed_training_ends_with_the_same_network(workshop):
+    # A few losses: what is compiled three times should be small.
+    (workshop.root / "few.gin").write_text(
+        "pretrain.loss_weights = {'rgb/shuffle': 1.0, 'audio/reconstruct': 0.5,\n"
+        "                         'distill/audio/block1': 0.2}\n")
+
+    def command(run_dir):
+        return workshop.command("pretrain", run_dir, f"--data={workshop.root}/records",
+                                f"--gin_file={workshop.root}/few.gin")
+
+    workshop.run(command("whole"))
+    whole, run_dir = workshop.root / "whole", workshop.root / "killed"
     log = run_dir / "losses.jsonl"
-    workshop.kill_when(command, lambda: log.exists() and '"step": 6' in log.read_text())
+    workshop.kill_when(command("killed"), lambda: log.exists() and '"step": 6' in log.read_text())
     assert not (run_dir / "encoder" / "rgb.keras").exists()
     with open(log, "a") as file:
         file.write('{"step": 8, "tot')
-    done = workshop.run(command)
+    done = workshop.run(command("killed"))
     assert "resuming from" in done.stderr
     for name in ("losses.jsonl", "heldout.json", "encoder/clip.json"):
-        assert (run_dir / name).read_text() == (pretrained[0] / name).read_text(), name
+        assert (run_dir / name).read_text() == (whole / name).read_text(), name
     for name in (encoder_files.TRAINED, encoder_files.UNTRAINED):
         mine, other = (encoder_files.load_encoder(x / "encoder", name).get_weights()
-                       for x in (run_dir, pretrained[0]))
+                       for x in (run_dir, whole))
         for a, b in zip(mine, other, strict=True):
             assert np.array_equal(a, b)
 
@@ -236,9 +245,9 @@ def test_the_export_embeds_like_the_features(workshop, pretrained, exported):
     model = tf.saved_model.load(exported)
     embedded = model.signatures["embed"](frames=tf.constant(np.array(frames)))["embedding"]
     assert [x["id"].numpy().decode() for x in parsed] == features.ids
-    np.testing.assert_allclose(embedded, features.embedding, atol=1e-5)
+    np.testing.assert_allclose(embedded, features.embedding, rtol=1e-4, atol=1e-4)
     embedded = model.signatures["embed_jpeg"](frames=tf.constant(np.array(jpegs)))["embedding"]
-    np.testing.assert_allclose(embedded, features.embedding, atol=1e-5)
+    np.testing.assert_allclose(embedded, features.embedding, rtol=1e-4, atol=1e-4)
     assert np.ptp(features.embedding, axis=0).max() > 1e-3
 
 
