@@ -31,6 +31,9 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.tfrecord$")
 PARTS = ("all", "fit", "heldout")
 KEYS = 2**31 - 1  # example ids are hashed to int32, the width of a stateless seed
 
+# What is mapped here has no Python control flow over tensors, and converting it takes a second.
+_plain = tf.autograph.experimental.do_not_convert
+
 
 @gin.register
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +123,7 @@ def training_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: 
     """
     shards = records.shards(split)
 
+    @_plain
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.stateless_uniform(
             [len(shards)], tf.stack([seed, tf.cast(number, tf.int32)]))
@@ -133,6 +137,7 @@ def training_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: 
 
     stream = tf.data.Dataset.range(2**40).flat_map(epoch).enumerate().skip(start_step * batch_size)
 
+    @_plain
     def clip(index: tf.Tensor, example: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = parse(example, spec)
         own = tf.random.experimental.stateless_fold_in(
@@ -166,6 +171,7 @@ def testing_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: i
     """
     files = tf.data.Dataset.from_tensor_slices(records.shards(split))
 
+    @_plain
     def clips(example: tf.Tensor) -> tf.data.Dataset:
         parsed = parse(example, spec)
         box = centre_box(parsed["height"], parsed["width"], spec)
@@ -222,6 +228,7 @@ def read_files(files: tf.data.Dataset, part: str, heldout_percent: int) -> tf.da
     if part == "all":
         return examples
 
+    @_plain
     def wanted(example: tf.Tensor) -> tf.Tensor:
         context, _ = tf.io.parse_single_sequence_example(
             example, {schema.EXAMPLE_ID: schema.context_spec()[schema.EXAMPLE_ID]})
