@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         convert(output, videos, "unlabelled")
     else:
         run("make videos whose classes differ by motion alone", "tools.make_videos",
-            f"--output={folder['videos']}", "--clips=unlabelled:240,train:120,test:120",
+            f"--output={folder['videos']}", "--clips=unlabelled:480,train:120,test:120",
             f"--workers={WORKERS.value}")
         for split in ("unlabelled", "train", "test"):
             convert(output, folder["videos"] / f"{split}.csv", split)

@@ -59,6 +59,29 @@ class Background:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ripples:
+    """Rings on the ground that spring up, widen and fade, and never the other way round.
+
+    The classes come in pairs of opposite time, so their motions alone have no arrow of time. The
+    world has one, as ours has, and it is the same for every class.
+
+    Attributes:
+      start: float [R], seconds within the cycle of `CYCLE` seconds after which they repeat.
+      place: float [R, 2], centres.
+      strength: float [R], brightness at the start, of either sign.
+    """
+
+    start: np.ndarray
+    place: np.ndarray
+    strength: np.ndarray
+
+    CYCLE = 4.0
+    LIFE = 0.9
+    SPEED = 0.25
+    WIDTH = 0.045
+
+
+@dataclasses.dataclass(frozen=True)
 class Camera:
     """Drift: a constant velocity and a slow sway, both the same forwards and backwards in time."""
 
@@ -81,6 +104,7 @@ class Scene:
       main: the look of the object that carries the motion.
       other: the look of the second object, which most motions leave at rest.
       background: what is behind them.
+      ripples: what spreads on it.
       camera: how the picture drifts.
       period: seconds from one event (impact, turning point, half turn) to the next.
       phase: cycles at time 0, uniform in [0, 2).
@@ -99,6 +123,7 @@ class Scene:
     main: Look
     other: Look
     background: Background
+    ripples: Ripples
     camera: Camera
     period: float
     phase: float
@@ -322,10 +347,17 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         sway=rng.uniform(0.0, 0.02) * _direction(rng.uniform(0.0, 2 * np.pi)),
         sway_rate=2 * np.pi * rng.uniform(0.2, 0.5),
         sway_phase=rng.uniform(0.0, 2 * np.pi))
+    rings = 5
+    ripples = Ripples(
+        # One in every fifth of the cycle, so that no clip of a second or more is without.
+        start=(np.arange(rings) + rng.uniform(0.0, 1.0, rings)) * (Ripples.CYCLE / rings),
+        place=rng.uniform(0.0, WORLD_SIDE, (rings, 2)),
+        strength=rng.uniform(0.12, 0.22, rings) * rng.choice([-1.0, 1.0], rings))
     return Scene(
         main=_draw_look(rng, colour),
         other=_draw_look(rng, colour),
         background=background,
+        ripples=ripples,
         camera=camera,
         period=rng.uniform(*PERIOD_RANGE),
         phase=rng.uniform(0.0, 2.0),

@@ -7,7 +7,7 @@ looks no softer than one at a whole shift, and no clip starts on a grid of its o
 
 import numpy as np
 
-from elo_tf.data.procedural import WORLD_SIDE, Background, Look, Scene, Trajectory
+from elo_tf.data.procedural import WORLD_SIDE, Background, Look, Ripples, Scene, Trajectory
 from elo_tf.data.procedural_shapes import SHAPES, TEXTURES
 
 # Brightness falls along every object by this much per radius, so that no shape or texture looks
@@ -59,6 +59,25 @@ def _draw_background(background: Background, offset: np.ndarray, size: int) -> n
     return texture[..., None] * tint + background.colour.astype(np.float32)
 
 
+def _draw_ripples(frames: np.ndarray, ripples: Ripples, offset: np.ndarray,
+                  times: np.ndarray) -> None:
+    """Adds the rings that are alive at each time to frames float32 [T, H, W, 3]."""
+    size = frames.shape[1]
+    pixels = (np.arange(size) + 0.5) / size
+    for start, place, strength in zip(
+            ripples.start, ripples.place, ripples.strength, strict=True):
+        age = (times - start) % ripples.CYCLE
+        alive = np.flatnonzero(age < ripples.LIFE)
+        age = age[alive]
+        centre = place + offset[alive]
+        x = _wrap(pixels - centre[:, :1])[:, None, :].astype(np.float32)
+        y = _wrap(pixels - centre[:, 1:])[:, :, None].astype(np.float32)
+        radius = (ripples.SPEED * age)[:, None, None].astype(np.float32)
+        height = (strength * (1.0 - age / ripples.LIFE))[:, None, None].astype(np.float32)
+        across = (np.hypot(x, y) - radius) * np.float32(1.0 / ripples.WIDTH)
+        frames[alive] += (height * np.exp(-across * across))[..., None]
+
+
 def render(scene: Scene, path: Trajectory, times: np.ndarray, size: int) -> np.ndarray:
     """Draws the frames of a clip.
 
@@ -73,6 +92,7 @@ def render(scene: Scene, path: Trajectory, times: np.ndarray, size: int) -> np.n
     """
     offset = scene.camera.offset(np.asarray(times, np.float64))
     frames = _draw_background(scene.background, offset, size)
+    _draw_ripples(frames, scene.ripples, offset, np.asarray(times, np.float64))
     _paint(frames, scene.other, path.other_position + offset,
            np.full(len(times), scene.other_radius), np.full(len(times), scene.other_angle))
     _paint(frames, scene.main, path.position + offset, path.radius, path.angle)
