@@ -6,13 +6,13 @@ import json
 import pathlib
 
 import av
-import cv2
 import numpy as np
 import pytest
 import scipy.stats
 from sklearn import linear_model, model_selection, pipeline, preprocessing
 
 from elo_tf.data import procedural, procedural_set
+from elo_tf.data.flow import dis_flow
 from elo_tf.errors import UserError
 
 SETTINGS = procedural_set.Settings(seed=1, seconds=2.0, size=48, fps=8.0)
@@ -46,12 +46,9 @@ def _decode(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _flow_statistics(frames: np.ndarray) -> np.ndarray:
     """A few numbers on a clip's optical flow: strength, divergence, curl, turning, in time."""
-    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     y, x = np.mgrid[:frames.shape[1], :frames.shape[2]]
     rows = []
-    for before, after in zip(gray[:-1], gray[1:], strict=True):
-        flow = estimator.calc(before, after, None)
+    for flow in dis_flow(frames)[:-1]:
         flow = flow - np.median(flow, (0, 1))  # What remains moves against the background.
         weight = np.linalg.norm(flow, axis=-1) + 1e-9
         offset_x = x - (x * weight).sum() / weight.sum()
@@ -80,7 +77,8 @@ def _flow_statistics(frames: np.ndarray) -> np.ndarray:
         [np.log(strength.mean()), strength.std() / strength.mean(),
          scipy.stats.skew(strength), scipy.stats.skew(np.diff(speed)),
          divergence.mean(), divergence.std(), scipy.stats.skew(divergence), np.abs(curl).mean(),
-         curl.mean(), curl.std(), spin.mean(), np.sign(spin).mean(), *growth, turning.sum(), np.abs(turning).sum(), keeping.sum(),
+         curl.mean(), curl.std(), spin.mean(), np.sign(spin).mean(), *growth, turning.sum(),
+         np.abs(turning).sum(), keeping.sum(),
          np.hypot(mean_x.mean(), mean_y.mean()) / speed.mean(), speed.mean() / strength.mean()],
         *(spectrum / (spectrum.sum() + 1e-9) for spectrum in spectra)])
 
