@@ -26,6 +26,9 @@ WORKERS = flags.DEFINE_integer("workers", 2, "Processes that convert videos.", l
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GIN = "--gin_file=gin/demo.gin"
+CLUSTERS = 12  # the classes of the videos that the demo makes
+CLIPS_PER_CLUSTER = 4
+HELDOUT_PERCENT = 20  # Records.heldout_percent
 NOTABLE = 0.1  # a loss of more than this weight must have fallen
 
 
@@ -48,6 +51,13 @@ def convert(output: pathlib.Path, source: pathlib.Path, split: str) -> None:
     run(f"convert {split} videos to records", "tools.convert_videos", f"--input={source}",
         f"--output={output / 'records'}", f"--split={split}", "--fps=6", "--min_side=36",
         "--flow=dis", f"--workers={WORKERS.value}")
+
+
+def clusters_for(records: pathlib.Path) -> int:
+    """Clusters of the Zipf fitness: 12, or fewer where the held-out part of a set is small."""
+    summary = json.loads((records / "unlabelled.json").read_text(encoding="utf-8"))
+    heldout = summary["converted"] * HELDOUT_PERCENT // 100
+    return max(min(CLUSTERS, heldout // CLIPS_PER_CLUSTER), 2)
 
 
 def losses_line(pretrain: pathlib.Path) -> str:
@@ -86,8 +96,10 @@ def main(argv: list[str]) -> None:
             f"--workers={WORKERS.value}")
         for split in ("unlabelled", "train", "test"):
             convert(output, folder["videos"] / f"{split}.csv", split)
+    clusters = clusters_for(folder["records"])
     run("search the weights of 40 losses by Zipf fitness, without labels", "elo_tf.bin.search",
-        data, GIN, f"--run_dir={folder['search']}")
+        data, GIN, f"--gin_bindings=ZipfFitness.k = {clusters}",
+        f"--run_dir={folder['search']}")
     run("train the final network with the best loss", "elo_tf.bin.pretrain", data, GIN,
         f"--gin_file={folder['search'] / 'best_loss.gin'}", f"--run_dir={folder['pretrain']}")
     if own:

@@ -13,6 +13,7 @@ from elo_tf.search.journal import Candidate, read_journal
 from elo_tf.search.loop import JOURNAL, run_search
 from elo_tf.search.proxy import Proxy
 from elo_tf.search.strategies import CMAES, Strategy
+from elo_tf.training.devices import fix_threads
 
 BEST_LOSS = "best_loss.gin"
 TRACES = "traces.txt"
@@ -21,7 +22,8 @@ TRACES = "traces.txt"
 @gin.configurable(denylist=["run_dir"])
 def search(run_dir: str, *, space: LossSpace = gin.REQUIRED,
            make_strategy: Callable[[int], Strategy] = CMAES,
-           make_proxy: Callable[..., Proxy] = Proxy, generations: int = 250) -> pathlib.Path:
+           make_proxy: Callable[..., Proxy] = Proxy, generations: int = 250,
+           intra_op_threads: int = 0) -> pathlib.Path:
     """Searches for the loss whose features are closest to Zipf's law.
 
     Args:
@@ -30,10 +32,13 @@ def search(run_dir: str, *, space: LossSpace = gin.REQUIRED,
       make_strategy: called with the number of weights.
       make_proxy: called with the space, unless the search in run_dir is finished.
       generations: of the strategy.
+      intra_op_threads: of every operation; 0 takes all cores. The last bits of a fitness depend on
+        it: fix it where a search is to give the same on machines of different sizes.
 
     Returns:
       The path of best_loss.gin.
     """
+    fix_threads(intra_op_threads)
     strategy = make_strategy(len(space.names))
     total = generations * strategy.population
     proxies: list[Proxy] = []

@@ -8,6 +8,8 @@ import gin
 import numpy as np
 import threadpoolctl
 
+from elo_tf.errors import UserError
+
 
 class Strategy(Protocol):
     """Proposes vectors in [0, 1]^dimension and learns from their fitness; lower is better.
@@ -71,7 +73,7 @@ class CMAES:
         if dimension < 2:
             raise ValueError(f"CMA-ES needs at least 2 dimensions, not {dimension}")
         if population is not None and population < 4:
-            raise ValueError(f"CMA-ES needs a population of at least 4, not {population}")
+            raise UserError(f"CMAES.population is {population}; CMA-ES needs at least 4")
         generator = np.random.Generator(np.random.PCG64(seed))
         options = {
             "bounds": [0.0, 1.0],
