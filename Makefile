@@ -1,5 +1,7 @@
 # `make demo` and `make test` set up what they need; a second `make setup` does nothing.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,7 +41,8 @@ test: setup
 	$(BIN)/python -m pytest
 
 soak: setup
-	$(BIN)/python -m pytest -m soak --no-header
+	@mkdir -p docs/results/soak
+	$(BIN)/python -m pytest -m soak -s -v --no-header 2>&1 | tee docs/results/soak/soak.txt
 
 lint: setup
 	$(BIN)/python -m ruff check .

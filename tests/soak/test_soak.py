@@ -1,0 +1,120 @@
+"""What takes long: many kills and much damaged input. Run by `make soak`; see docs/results/soak."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from elo_tf.data import media, procedural_set
+from elo_tf.data.schema import REJECTS_FILE
+from elo_tf.search.loop import JOURNAL
+
+pytestmark = pytest.mark.soak
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SEARCH = ROOT / "tests" / "search" / "numpy_search.py"
+
+
+def start(*command: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_after(process: subprocess.Popen, seconds: float) -> bool:
+    """Kills a process where it has not ended by then; says whether it did."""
+    try:
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def test_a_search_killed_twenty_times_ends_as_if_it_never_was(tmp_path):
+    assert start(str(SEARCH), str(tmp_path / "calm")).wait(120) == 0
+    generator = np.random.Generator(np.random.PCG64(7))
+    killed = tmp_path / "killed"
+    kills = inside = 0
+    while kills < 20:
+        process = start(str(SEARCH), str(killed))
+        before = (killed / JOURNAL).stat().st_size if (killed / JOURNAL).exists() else 0
+        deadline = time.monotonic() + 60
+        while not ((killed / JOURNAL).exists() and (killed / JOURNAL).stat().st_size > before):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+        if not kill_after(process, generator.uniform(0, 0.03)):
+            break
+        kills += 1
+        inside += not (killed / "best_loss.gin").exists()
+    print(f"{kills} kills, {inside} before the end")
+    assert kills == 20 and inside == 20
+    assert start(str(SEARCH), str(killed)).wait(120) == 0
+    assert ((killed / "best_loss.gin").read_bytes()
+            == (tmp_path / "calm" / "best_loss.gin").read_bytes())
+
+
+def test_a_conversion_killed_ten_times_gives_the_same_bytes(tmp_path):
+    settings = procedural_set.Settings(seed=3, seconds=2.0, size=48, fps=8.0)
+    procedural_set.make_set(str(tmp_path / "videos"), settings, {"unlabelled": 80}, workers=2)
+
+    def convert(output: str) -> subprocess.Popen:
+        return start("-m", "tools.convert_videos", f"--input={tmp_path / 'videos'}",
+                     f"--output={tmp_path / output}", "--split=unlabelled", "--shards=8",
+                     "--fps=8", "--min_side=48", "--workers=2")
+
+    started = time.monotonic()
+    assert convert("calm").wait(300) == 0
+    whole = time.monotonic() - started
+    generator = np.random.Generator(np.random.PCG64(8))
+    kills = sum(kill_after(convert("killed"), generator.uniform(0.3, 0.9) * whole)
+                for _ in range(10))
+    print(f"{kills} kills within {whole:.1f} s of work")
+    assert kills >= 3
+    assert convert("killed").wait(300) == 0
+    calm = {p.name: p.read_bytes() for p in (tmp_path / "calm").glob("*.tfrecord")}
+    assert len(calm) == 8
+    assert calm == {p.name: p.read_bytes() for p in (tmp_path / "killed").glob("*.tfrecord")}
+
+
+def test_damaged_files_are_decoded_or_named_never_a_crash(tmp_path):
+    settings = procedural_set.Settings(seed=4, seconds=2.0, size=48, fps=8.0)
+    procedural_set.make_set(str(tmp_path / "videos"), settings, {"unlabelled": 6}, workers=2)
+    originals = [p.read_bytes() for p in sorted((tmp_path / "videos").rglob("*.mp4"))]
+    generator = np.random.Generator(np.random.PCG64(9))
+    counts = {"decoded": 0}
+    for i in range(300):
+        content = bytearray(originals[i % len(originals)])
+        if i % 3 == 0:
+            content = content[:generator.integers(1, len(content))]
+        for place in generator.integers(0, len(content), generator.integers(1, 60)):
+            content[place] = generator.integers(256)
+        path = tmp_path / "damaged.mp4"
+        path.write_bytes(content)
+        try:
+            clip = media.decode_video(str(path), fps=8.0, min_side=32)
+            assert len(clip.frames) >= 2
+            counts["decoded"] += 1
+        except media.MediaError as error:
+            counts[error.reason] = counts.get(error.reason, 0) + 1
+    print(counts)
+    assert sum(counts.values()) == 300
+
+
+def test_ten_hostile_videos_among_a_hundred_good_ones_cost_ten(tmp_path):
+    settings = procedural_set.Settings(seed=5, seconds=1.5, size=48, fps=8.0)
+    procedural_set.make_set(str(tmp_path / "videos"), settings, {"unlabelled": 100}, workers=2)
+    for i in range(10):
+        (tmp_path / "videos" / "unlabelled" / f"bad_{i}.mp4").write_bytes(
+            [b"", b"#EXTM3U\nfile:///etc/hostname\n", b"text", b"\0" * 4096,
+             b"ffconcat version 1.0\nfile /etc/hostname\n"][i % 5])
+    process = start("-m", "tools.convert_videos", f"--input={tmp_path / 'videos'}",
+                    f"--output={tmp_path / 'records'}", "--split=unlabelled", "--fps=8",
+                    "--min_side=48", "--workers=2")
+    assert process.wait(300) == 0
+    rejects = (tmp_path / "records" / REJECTS_FILE).read_text().splitlines()
+    assert len(rejects) == 11 and all("bad_" in line for line in rejects[1:])
