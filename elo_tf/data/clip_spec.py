@@ -22,7 +22,8 @@ class ClipSpec:
     Attributes:
       frames: frames T of a clip.
       next_frames: frames N that follow it and are predicted.
-      fps: frames a second of the clip, whatever the record's own rate.
+      fps: frames a second of the clip, whatever the record's own rate. Flow is that between
+        stored frames: store records at the rate of the clips.
       size: height and width in pixels.
       crop: side of the square crop as a share of the shorter side of the stored frame
         (224 of 256 by default, our choice).
@@ -31,8 +32,8 @@ class ClipSpec:
       sample_rate: of the waveform, in Hz.
       mel_per_frame: log-mel frames for each video frame (our choice).
       mel_bins: bins of the log-mel (our choice).
-      other_gap: least distance in seconds between a clip and its `other` window, the negative of
-        alignment (our choice).
+      other_gap: least distance in seconds between the start of a clip and that of its `other`
+        window, the negative of alignment (our choice); below the clip's length they may overlap.
     """
 
     frames: int = 16

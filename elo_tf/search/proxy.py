@@ -105,7 +105,7 @@ class Proxy:
           and seconds of training, features and clustering.
 
         Raises:
-          CandidateError: if the training diverges.
+          CandidateError: if the training diverges or runs out of memory.
         """
         started = time.perf_counter()
         self._reset()
@@ -140,9 +140,13 @@ class Proxy:
 
     def _train(self) -> dict[str, float]:
         progress = StepProgress(self._steps, "  candidate")
-        history = self.model.fit(self._training, steps_per_epoch=self._steps, epochs=1, verbose=0,
-                                 callbacks=[progress]).history
-        progress.close()
+        try:
+            history = self.model.fit(self._training, steps_per_epoch=self._steps, epochs=1,
+                                     verbose=0, callbacks=[progress]).history
+        except tf.errors.ResourceExhaustedError as error:
+            raise CandidateError(f"out of memory: {error.message.splitlines()[0]}") from error
+        finally:
+            progress.close()
         losses = dict(zip(self.model.names, map(float, history["losses"][0]), strict=True))
         for name, loss in losses.items():
             if not np.isfinite(loss):
