@@ -41,7 +41,8 @@ HARMLESS_RECORDS = re.compile("|".join((
     r"Compiled the loaded model, but the compiled metrics have yet to be built",
 )))
 NOISY_IMPORTS = ("tensorflow", "keras_core")
-OWN_CODE = str(pathlib.Path(__file__).resolve().parent)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OWN_CODE = tuple(str(ROOT / folder) for folder in ("elo_tf", "tools", "benchmarks"))
 
 
 @contextlib.contextmanager

@@ -104,7 +104,8 @@ def test_the_log_shows_our_notes_and_everybodys_warnings():
     def record(path, level, text="x"):
         return logging.LogRecord("absl", level, path, 1, text, (), None)
 
-    ours, theirs = f"{quiet.OWN_CODE}/search/loop.py", "/site-packages/official/x.py"
+    ours = f"{quiet.ROOT}/tools/make_videos.py"
+    theirs = f"{quiet.ROOT}/.venv/lib/python3.11/site-packages/official/x.py"
     assert wanted(record(ours, logging.INFO)) and not wanted(record(theirs, logging.INFO))
     assert wanted(record(ours, logging.WARNING)) and wanted(record(theirs, logging.WARNING))
     assert wanted(record(theirs, logging.ERROR))

@@ -93,7 +93,9 @@ def start(tmp_path):
 
     def call(run_dir=tmp_path / "run", bindings=(), data=None, **options):
         gin.clear_config()
-        flags.FLAGS(["test", f"--run_dir={run_dir}"])
+        # Another test of this process may have imported a tool, whose flag is required too.
+        others = ["--output=unused"] if "output" in flags.FLAGS else []
+        flags.FLAGS(["test", f"--run_dir={run_dir}", *others])
         with flagsaver.flagsaver(run_dir=str(run_dir), gin_bindings=list(bindings), data=data):
             return configuration.start(**options)
 

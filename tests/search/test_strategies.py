@@ -4,6 +4,7 @@ import gin
 import numpy as np
 import pytest
 
+from elo_tf.errors import UserError
 from elo_tf.search.strategies import CMAES
 
 
@@ -93,9 +94,10 @@ def test_refuses_what_pycma_would_paper_over():
     strategy.tell([(v, 1.0) for v in vectors])
     with pytest.raises(ValueError, match="last ask"):
         strategy.tell([(v, 1.0) for v in vectors])
-    for dimension, population in ((1, None), (5, 3)):
-        with pytest.raises(ValueError, match="at least"):
-            CMAES(dimension, population)
+    with pytest.raises(ValueError, match="at least"):
+        CMAES(1)
+    with pytest.raises(UserError, match="CMAES.population is 3"):
+        CMAES(5, 3)
 
 
 def test_flat_generations_do_not_stop_it():
