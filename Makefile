@@ -42,7 +42,7 @@ test: setup
 
 soak: setup
 	@mkdir -p docs/results/soak
-	$(BIN)/python -m pytest -m soak -s -v --no-header 2>&1 | tee docs/results/soak/soak.txt
+	$(BIN)/python -m pytest -m soak -s -v --no-header 2>&1 | sed "s|$(CURDIR)/||g" | tee docs/results/soak/soak.txt
 
 lint: setup
 	$(BIN)/python -m ruff check .

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ def convert(job: Conversion) -> dict[str, Any]:
         return split.summary() | {"unchanged": True}
     new_labels = not (split.directory / schema.LABELS_FILE).exists()
     manifest.write_labels(split.directory, indices)
+    split.remove_leftovers()
     _write_shards(job, split, missing, indices)
     summary = split.summary()
     if not summary["converted"]:
@@ -182,6 +184,13 @@ class _Split:
         for index in self._done:
             self.shard_path(index).unlink(missing_ok=True)
         self._summary_path.unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary files of a conversion that was killed."""
+        ours = re.compile(rf"\.{re.escape(self._name)}(-\d{{5}}-of-\d{{5}})?\.\d+\.tmp\.")
+        for path in self.directory.glob(".*.tmp.*"):
+            if ours.match(path.name):
+                path.unlink(missing_ok=True)
 
     @property
     def _summary_path(self) -> pathlib.Path:

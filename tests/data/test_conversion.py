@@ -138,6 +138,17 @@ def test_an_interrupted_conversion_goes_on(videos, converted, tmp_path, monkeypa
     assert contents(tmp_path) == contents(converted[0])
 
 
+def test_what_a_killed_conversion_left_is_removed_and_nothing_else(videos, tmp_path):
+    ours = [".train-00000-of-00002.77.tmp.tfrecord", ".train.77.tmp.json"]
+    others = [".train-2-00000-of-00002.77.tmp.tfrecord", ".test-00001-of-00002.8.tmp.tfrecord",
+              ".notes.tmp.txt"]
+    for name in ours + others:
+        (tmp_path / name).write_bytes(b"half")
+    convert(videos, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names.isdisjoint(ours) and names.issuperset(others)
+
+
 def test_splits_share_labels_and_keep_their_rejects(videos, converted, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(converted[0], output)
