@@ -114,7 +114,7 @@ def _dense_gradient(tensor: tf.Tensor):
 
 
 def sum_over_replicas(tensor: tf.Tensor) -> tf.Tensor:
-    """The sum of all replicas' tensors; without a gradient to speak of, for counts and reports."""
+    """The sum of all replicas' tensors, for counts and reports, which need no gradient."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return tensor
