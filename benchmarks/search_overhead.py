@@ -3,8 +3,8 @@
     python -m benchmarks.search_overhead --data=demo/records --journal=demo/search/journal.jsonl
 
 Prints the share of each candidate's time that goes into training and features ("train" holds the
-reset of the variables and the overhead of `fit` too; the first candidate's, compiling), and the time
-of one step of the search beside the same step of bin/pretrain (all 40 losses), run in turn.
+reset of the variables and the overhead of `fit` too; the first candidate's, compiling), and the
+time of one step of the search beside the same step of bin/pretrain (all 40 losses), run in turn.
 """
 
 import statistics
