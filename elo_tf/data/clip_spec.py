@@ -27,8 +27,8 @@ class ClipSpec:
       size: height and width in pixels.
       crop: side of the square crop as a share of the shorter side of the stored frame
         (224 of 256 by default, our choice).
-      flip: probability of a horizontal flip in training (our choice: none, since left and right
-        can be what distinguishes two motions).
+      host_size: side of a training clip as it leaves the host, or 0 for `size`. A larger one
+        leaves pixels to choose from to the random resized crops of the device (our choice: 0).
       sample_rate: of the waveform, in Hz.
       mel_per_frame: log-mel frames for each video frame (our choice).
       mel_bins: bins of the log-mel (our choice).
@@ -41,7 +41,7 @@ class ClipSpec:
     fps: float = 8.0
     size: int = 112
     crop: float = 0.875
-    flip: float = 0.0
+    host_size: int = 0
     sample_rate: int = 16_000
     mel_per_frame: int = 10
     mel_bins: int = 64
@@ -51,8 +51,16 @@ class ClipSpec:
         for name in ("frames", "next_frames", "fps", "size", "sample_rate", "mel_per_frame"):
             if getattr(self, name) <= 0:
                 raise UserError(f"ClipSpec.{name} is {getattr(self, name)}; it must be positive")
+        if self.host_size and self.host_size < self.size:
+            raise UserError(f"ClipSpec.host_size is {self.host_size}; it must be 0, or at least "
+                            f"ClipSpec.size, {self.size}")
         if not 0 < self.crop <= 1:
             raise UserError(f"ClipSpec.crop is {self.crop}; it is a share, in (0, 1]")
+
+    @property
+    def training_size(self) -> int:
+        """Side of a training clip as it leaves the host."""
+        return self.host_size or self.size
 
     @property
     def window(self) -> int:
