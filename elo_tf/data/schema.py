@@ -34,10 +34,17 @@ WAVEFORM_SAMPLE_RATE = "WAVEFORM/feature/sample_rate"
 WAVEFORM_CHANNELS = "WAVEFORM/feature/num_channels"
 WAVEFORM_SAMPLES = "WAVEFORM/feature/num_samples"
 
+# Log-mel spectrogram as MBT reads it: one entry of 100 x 128 floats for each second of sound.
+# Optional, and not read here: the networks' spectrogram is computed from the waveform.
+MELSPEC = "melspec/feature/floats"
+
 # Labels: DMVR reads `text`, MediaSequence reads `string`; both are written.
 LABEL_INDEX = "clip/label/index"
 LABEL_TEXT = "clip/label/text"
 LABEL_STRING = "clip/label/string"
+
+# What is said about the clip, as DMVR reads it.
+CAPTION = "caption/string"
 
 # Where the clip came from.
 EXAMPLE_ID = "example/id"
@@ -47,6 +54,9 @@ MEDIA_ID = "clip/media_id"
 START_TIMESTAMP = "clip/start/timestamp"
 END_TIMESTAMP = "clip/end/timestamp"
 FILENAME = "video/filename"
+
+# Our own: int64 1 where parts of the source could not be decoded.
+DAMAGED = "clip/damaged"
 
 SAMPLE_RATE = 16000
 """Samples a second of every stored waveform."""
