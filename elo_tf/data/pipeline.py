@@ -112,7 +112,8 @@ def training_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: 
       device_only: leave out `id`, which accelerators cannot hold.
 
     Returns:
-      Batches of B = batch_size clips, T + N frames of size S each:
+      Batches of B = batch_size clips, T + N frames of side
+      S = spec.training_size each:
         rgb: uint8 [B, T+N, S, S, 3].
         flow: uint8 [B, T+N, S, S, 2], coded as in `schema.FLOW_CLIP`, value unknown without flow.
         audio: float32 [B, samples of T+N frames], 0 without sound.
@@ -167,7 +168,7 @@ def testing_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: i
 
     Returns:
       Batches of rgb uint8 [B, T, S, S, 3], flow, audio, has_flow, has_audio, key, label and id,
-      as `training_clips` has them, of T frames each.
+      as `training_clips` has them, of T frames each and S = spec.size.
     """
     files = tf.data.Dataset.from_tensor_slices(records.shards(split))
 
@@ -178,7 +179,7 @@ def testing_clips(records: Records, split: str, spec: ClipSpec, *, batch_size: i
         places = spread_windows(parsed["track"], windows, spec.frames)
         starts = tf.data.Dataset.from_tensor_slices(places[:, 0])
         return starts.map(lambda start: {
-            **decode_window(parsed, start, spec.frames, box, tf.constant(False), spec),
+            **decode_window(parsed, start, spec.frames, box, spec.size, spec),
             **{name: parsed[name] for name in ("has_flow", "has_audio", "key", "label", "id")}})
 
     dataset = read_files(files, part, records.heldout_percent).flat_map(clips)
@@ -282,13 +283,13 @@ def sample_training_clip(parsed: Mapping[str, tf.Tensor], spec: ClipSpec,
     """Draws and decodes one clip and its other window; see `training_clips`."""
     fold = tf.random.experimental.stateless_fold_in
     start, other, has_other = random_windows(tf.shape(parsed["track"])[0], spec, fold(seed, 1))
-    draw = tf.random.stateless_uniform([3], fold(seed, 2))
+    draw = tf.random.stateless_uniform([2], fold(seed, 2))
     side = crop_side(parsed["height"], parsed["width"], spec)
     box = tf.stack([pick(draw[0], parsed["height"] - side + 1),
                     pick(draw[1], parsed["width"] - side + 1), side, side])
-    flip = draw[2] < spec.flip
-    window = decode_window(parsed, start, spec.window, box, flip, spec)
-    elsewhere = decode_window(parsed, other, spec.frames, box, flip, spec)
+    size = spec.training_size
+    window = decode_window(parsed, start, spec.window, box, size, spec)
+    elsewhere = decode_window(parsed, other, spec.frames, box, size, spec)
     return {
         **window,
         **{f"other_{name}": value for name, value in elsewhere.items()},
@@ -310,15 +311,15 @@ def centre_box(height: tf.Tensor, width: tf.Tensor, spec: ClipSpec) -> tf.Tensor
 
 
 def decode_window(parsed: Mapping[str, tf.Tensor], start: tf.Tensor, frames: int, box: tf.Tensor,
-                  flip: tf.Tensor, spec: ClipSpec) -> dict[str, tf.Tensor]:
-    """Decodes the frames, flow and sound of one window, cropped, resized and perhaps flipped.
+                  size: int, spec: ClipSpec) -> dict[str, tf.Tensor]:
+    """Decodes the frames, flow and sound of one window, cropped and resized.
 
     Args:
       parsed: from `parse`.
       start: int32 [], where the window starts on the track.
       frames: its length.
       box: int32 [4], the crop.
-      flip: bool [], whether to mirror left and right; the x of the flow changes sign.
+      size: S, the side in pixels to resize to.
       spec: the clip's size.
 
     Returns:
@@ -347,23 +348,20 @@ def decode_window(parsed: Mapping[str, tf.Tensor], start: tf.Tensor, frames: int
         return tf.map_fn(decoder, tf.gather(encoded, indices), fn_output_signature=spec_of_one)
 
     def flow() -> tf.Tensor:
-        video = resize(decode_all(parsed["flows"], decode_flow, 2), spec.size)
+        video = resize(decode_all(parsed["flows"], decode_flow, 2), size)
         clip = parsed["flow_clip"]
         clip = tf.where(clip > 0, clip / schema.FLOW_CLIP, 1.0)  # 0: the record does not say
-        scale = (spec.size / box[2]) * tf.cast(clip, tf.float64)
-        video = tf.cond(tf.equal(scale, 1.0), lambda: video, lambda: rescale_flow(video, scale))
-        mirrored = tf.concat([255 - video[..., :1], video[..., 1:]], axis=-1)[:, :, ::-1]
-        return tf.where(flip, mirrored, video)
+        scale = (size / box[2]) * tf.cast(clip, tf.float64)
+        return tf.cond(tf.equal(scale, 1.0), lambda: video, lambda: rescale_flow(video, scale))
 
     def no_flow() -> tf.Tensor:
-        return tf.fill([frames, spec.size, spec.size, 2], tf.constant(128, tf.uint8))
+        return tf.fill([frames, size, size, 2], tf.constant(128, tf.uint8))
 
-    rgb = resize(decode_all(parsed["images"], decode, 3), spec.size)
-    rgb = tf.where(flip, rgb[:, :, ::-1], rgb)
+    rgb = resize(decode_all(parsed["images"], decode, 3), size)
     return {
-        "rgb": tf.ensure_shape(rgb, [frames, spec.size, spec.size, 3]),
+        "rgb": tf.ensure_shape(rgb, [frames, size, size, 3]),
         "flow": tf.ensure_shape(tf.cond(parsed["has_flow"], flow, no_flow),
-                                [frames, spec.size, spec.size, 2]),
+                                [frames, size, size, 2]),
         "audio": waveform_window(parsed["waveform"], start, tf.shape(parsed["track"])[0], frames,
                                  spec),
     }
