@@ -1,0 +1,135 @@
+"""A process that runs jobs one by one, sends what each yields, and can be ended at any moment.
+
+Processes are spawned, so that TensorFlow is safe in them and in their parent.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import io
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+ITEM, REPEATED, END, ERROR, OUT_OF_MEMORY = range(5)
+"""What a message is: something the job yielded; something it yielded again after a retry, left out;
+the job's end; its exception; its exception for want of memory."""
+
+_PIPE_BYTES = 1 << 20
+"""So much fits into the pipe, so that a worker goes on while its parent is busy with a result."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Worker:
+    """The parent's side of a process.
+
+    Attributes:
+      results: the connection to wait on for messages.
+      task: what the process is busy with, for the caller's use; None if it is idle.
+      used: whether it was ever given a job.
+      deadline: when the job is taken to hang unless it sends something; see `restart_clock`.
+    """
+
+    def __init__(self, function: Callable[[Any], Iterable[Any]], memory: int | None):
+        context = multiprocessing.get_context("spawn")
+        remote_jobs, self._jobs = context.Pipe(duplex=False)
+        self.results, remote_results = context.Pipe(duplex=False)
+        with contextlib.suppress(OSError):  # The system's limit for all pipes is reached.
+            fcntl.fcntl(remote_results, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._process = context.Process(
+            target=_serve, args=(function, remote_jobs, remote_results, memory, os.getpid()),
+            daemon=True)
+        self._process.start()
+        remote_jobs.close()
+        remote_results.close()
+        self.task: Any = None
+        self.used = False
+        self.deadline = float("inf")
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    def start(self, task: Any, job: Any, skip: int) -> None:
+        """Begins a job, whose first `skip` items are known already."""
+        self.task = task
+        self.used = True
+        with contextlib.suppress(ConnectionError):  # A dead process shows when read from.
+            self._jobs.send((job, skip))
+
+    def restart_clock(self, timeout: float | None) -> None:
+        """Gives the job `timeout` seconds from now to send something."""
+        self.deadline = time.monotonic() + timeout if timeout else float("inf")
+
+    def receive(self) -> memoryview | None:
+        """The next message: a byte for what it is, and a pickle; None if the process has ended."""
+        try:
+            return memoryview(self.results.recv_bytes())
+        except (EOFError, OSError):
+            return None
+
+    def how_it_ended(self) -> str:
+        """A sentence on a process that is gone."""
+        self._process.join()
+        return f"the process ended with exit code {self._process.exitcode}"
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does."""
+        self._jobs.close()
+        self.results.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(function: Callable[[Any], Iterable[Any]], jobs: multiprocessing.connection.Connection,
+           results: multiprocessing.connection.Connection, memory: int | None,
+           parent: int) -> None:
+    """The loop of a worker process; ends when the parent closes its side, or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
+    # A job that hangs would never notice that nobody waits for it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            for message in _messages(function, *jobs.recv()):
+                results.send_bytes(message)
+
+
+def _messages(function: Callable[[Any], Iterable[Any]], job: Any,
+              skip: int) -> Iterator[memoryview]:
+    """What is sent for a job, one message for each item and one for the end."""
+    try:
+        for index, item in enumerate(function(job)):
+            yield _message(REPEATED) if index < skip else _message(ITEM, item)
+    except Exception as error:  # Whatever a job raises is its result; the caller decides.
+        yield _error_message(error)
+    else:
+        yield _message(END)
+
+
+def _message(kind: int, content: Any = None) -> memoryview:
+    buffer = io.BytesIO()
+    buffer.write(bytes([kind]))
+    pickle.dump(content, buffer, pickle.HIGHEST_PROTOCOL)
+    return buffer.getbuffer()
+
+
+def _error_message(error: Exception) -> memoryview:
+    kind = OUT_OF_MEMORY if isinstance(error, MemoryError) else ERROR
+    try:
+        message = _message(kind, error)
+        pickle.loads(message[1:])  # Some exceptions pickle but do not come back.
+        return message
+    except Exception as trouble:  # Anything can go wrong in a stranger's __reduce__.
+        return _message(kind, RuntimeError(f"{type(error).__name__}: {error} ({trouble})"))
