@@ -1,6 +1,7 @@
 """Files that appear only when they are whole."""
 
 import contextlib
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary name beside `path`; on success what was written there takes its place.
 
-    The data is flushed to the disk before the rename, so that a crash leaves either the old file
-    or the new one. On an exception the temporary file is removed and `path` is untouched.
+    The data is flushed to the disk before the rename, and the folder after it, so that a crash
+    leaves either the old file or the new one. On an exception the temporary file is removed and
+    `path` is untouched.
 
     Args:
       path: the file's final name; missing parent folders are made.
@@ -27,8 +29,23 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # What broke before, such as a folder that cannot be written, is the error to show.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: pathlib.Path) -> None:
+    """Makes a rename last through a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Some network file systems cannot, and need not.
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:

@@ -16,8 +16,9 @@ def clip(tmp_path_factory, make_video, texture):
     frames = np.stack([world[40 - t:104 - t, 40 - 2 * t:104 - 2 * t] for t in range(12)])
     tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(44100) / 44100)
     path = make_video(tmp_path_factory.mktemp("clip") / "a.mp4", frames, audio=tone)
-    return encoding.encode_video(encoding.VideoJob(
+    [clip] = encoding.encode_video(encoding.VideoJob(
         str(path), None, None, encoding.VideoOptions(fps=10, min_side=64)))
+    return clip
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_the_same_clip_gives_the_same_bytes(clip, full):
 
 def test_without_flow(tmp_path, make_video, gray_frames):
     path = make_video(tmp_path / "a.mp4", gray_frames([50, 60, 70]))
-    clip = encoding.encode_video(encoding.VideoJob(
+    [clip] = encoding.encode_video(encoding.VideoJob(
         str(path), None, None, encoding.VideoOptions(fps=10, min_side=32, flow="none")))
     assert clip.flows is None
     assert [Image.open(io.BytesIO(image)).size for image in clip.images] == [(43, 32)] * 3
