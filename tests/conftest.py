@@ -52,6 +52,16 @@ def shared_videos() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def shared_splits() -> pathlib.Path:
+    """The official lists of HMDB51 and UCF101 beside the checkout, where they are."""
+    folder = pathlib.Path(os.environ.get("ELO_TF_TEST_SPLITS", ROOT.parent / "shared" / "splits"))
+    if not folder.is_dir():
+        pytest.skip(f"no official lists at {folder}; set ELO_TF_TEST_SPLITS to a folder with "
+                    "hmdb51_splits and ucf101_splits")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_clip():
     """The smallest clip that all networks and tasks take."""
     from elo_tf.data.clip_spec import ClipSpec

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from elo_tf import files
 from elo_tf.data import media, schema
+from elo_tf.data.images import IMAGE_SUFFIXES
 from elo_tf.errors import UserError
 
 
@@ -104,13 +105,10 @@ def read_manifest(source: str | os.PathLike, labels: str = "none", *, images: bo
 
 
 def _read_folder(root: pathlib.Path, labels: str, images: bool) -> Manifest:
-    suffixes = media.VIDEO_SUFFIXES
-    if images:
-        from elo_tf.data.images import IMAGE_SUFFIXES
-        suffixes = IMAGE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES if images else media.VIDEO_SUFFIXES
     entries = []
     ignored = collections.Counter()
-    for relative in _walk(os.fspath(root)):
+    for relative in walk_files(os.fspath(root)):
         folder, _, name = relative.rpartition("/")
         suffix = os.path.splitext(name)[1].lower()
         if suffix not in suffixes or name.startswith("."):
@@ -131,7 +129,7 @@ def _read_folder(root: pathlib.Path, labels: str, images: bool) -> Manifest:
     return Manifest(sorted(entries, key=lambda entry: entry.id), ignored)
 
 
-def _walk(root: str) -> Iterator[str]:
+def walk_files(root: str) -> Iterator[str]:
     """Paths of the regular files below `root`, through links but into no folder twice.
 
     The listing of a folder says what is a file, so that large sets cost no call a file. Hidden
