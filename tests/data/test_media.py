@@ -17,9 +17,14 @@ def click_at(seconds, length, rate=44100):
     return audio
 
 
+def decode(path, **options):
+    (clip,) = media.decode_clips(path, **options)
+    return clip
+
+
 def reason(path, **options):
     with pytest.raises(media.MediaError) as error:
-        media.decode_video(path, **({"fps": 10, "min_side": 32} | options))
+        decode(path, **({"fps": 10, "min_side": 32} | options))
     assert error.value.detail
     return error.value.reason
 
@@ -30,7 +35,7 @@ def test_the_frame_on_show_is_taken(tmp_path, make_video, gray_frames, source, w
     values = 10 + 3 * np.arange(source * 2)
     codec = "mpeg4" if suffix == "avi" else "libx264"
     path = make_video(tmp_path / f"a.{suffix}", gray_frames(values), fps=source, codec=codec)
-    clip = media.decode_video(path, fps=wanted, min_side=48)
+    clip = decode(path, fps=wanted, min_side=48)
     expected = values[np.floor(np.arange(2 * wanted) / wanted * source + 1e-6).astype(int)]
     assert len(clip.frames) == 2 * wanted
     np.testing.assert_allclose(brightness(clip), expected, atol=1.4)
@@ -40,7 +45,7 @@ def test_variable_frame_rate_holds_each_frame(tmp_path, make_video, gray_frames)
     times = [0.0, 0.1, 0.2, 0.9, 1.0, 1.5]
     values = [20, 60, 100, 140, 180, 220]
     path = make_video(tmp_path / "a.mkv", gray_frames(values), times=times)
-    clip = media.decode_video(path, fps=10, min_side=48)
+    clip = decode(path, fps=10, min_side=48)
     expected = [20, 60] + [100] * 7 + [140] + [180] * 5 + [220]
     np.testing.assert_allclose(brightness(clip)[:16], expected, atol=2)
 
@@ -51,7 +56,7 @@ def test_start_and_end_choose_the_same_frames_with_and_without_a_seek(
     path = make_video(tmp_path / "a.mp4", gray_frames(values), fps=20,
                       audio=click_at(8.0, 12.0))
     for start, end in ((1.5, 3.0), (7.5, 9.0), (7.5, None)):
-        clip = media.decode_video(path, fps=10, min_side=48, start=start, end=end)
+        clip = decode(path, fps=10, min_side=48, start=start, end=end)
         count = round(((end or 12.0) - start) * 10)
         expected = values[round(start * 20)::2][:count]
         assert len(clip.frames) == count
@@ -70,7 +75,7 @@ def test_sound_and_picture_have_one_clock(tmp_path, make_video, gray_frames, aud
                                           layout):
     path = make_video(tmp_path / "a.mp4", gray_frames([50] * 30), rate=rate, layout=layout,
                       audio=click_at(1.0 - audio_start, 2.0, rate), audio_start=audio_start)
-    clip = media.decode_video(path, fps=10, min_side=48)
+    clip = decode(path, fps=10, min_side=48)
     assert clip.audio.shape == (48000,)
     assert clip.audio.dtype == np.float32
     assert abs(int(np.argmax(np.abs(clip.audio))) - 16000) < 48  # 3 ms
@@ -82,14 +87,14 @@ def test_a_late_picture_cuts_the_sound_before_it(tmp_path, make_video, gray_fram
     times = 0.5 + np.arange(20) / 10
     path = make_video(tmp_path / "a.mkv", gray_frames([50] * 20), times=times,
                       audio=click_at(1.0, 2.5))
-    clip = media.decode_video(path, fps=10, min_side=48)
+    clip = decode(path, fps=10, min_side=48)
     assert abs(int(np.argmax(np.abs(clip.audio))) - 8000) < 48
 
 
 def test_loudness_survives(tmp_path, make_video, gray_frames):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100 * 2) / 44100)
     path = make_video(tmp_path / "a.mp4", gray_frames([50] * 20), audio=tone)
-    audio = media.decode_video(path, fps=10, min_side=48).audio[1600:-3200]
+    audio = decode(path, fps=10, min_side=48).audio[1600:-3200]
     assert np.sqrt(np.mean(audio**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
     assert np.argmax(spectrum) * 16000 / len(audio) == pytest.approx(440, abs=1)
@@ -98,10 +103,10 @@ def test_loudness_survives(tmp_path, make_video, gray_frames):
 def test_silence_is_no_sound(tmp_path, make_video, gray_frames):
     frames = gray_frames([50] * 10)
     silent = make_video(tmp_path / "a.mp4", frames, audio=np.full(44100, 1e-5))
-    clip = media.decode_video(silent, fps=10, min_side=48)
+    clip = decode(silent, fps=10, min_side=48)
     assert clip.silent
     assert clip.audio is None
-    clip = media.decode_video(make_video(tmp_path / "b.mp4", frames), fps=10, min_side=48)
+    clip = decode(make_video(tmp_path / "b.mp4", frames), fps=10, min_side=48)
     assert not clip.silent
     assert clip.audio is None
 
@@ -111,7 +116,7 @@ def test_rotation_is_applied(tmp_path, make_video, rotation):
     frame = np.full((48, 64, 3), 128, np.uint8)
     frame[:24, :32] = (230, 30, 30)  # A red corner, top left in the stored picture.
     path = make_video(tmp_path / "a.mp4", np.stack([frame] * 5), rotation=rotation)
-    clip = media.decode_video(path, fps=10, min_side=48)
+    clip = decode(path, fps=10, min_side=48)
     expected = np.rot90(frame, rotation // 90)
     assert clip.frames[0].shape == expected.shape
     np.testing.assert_allclose(clip.frames[0].astype(int)[4:20, 4:20],
@@ -125,18 +130,18 @@ def test_size_area_and_pixel_shape(tmp_path, make_video, texture):
 
     picture = texture(128)[:, :96]
     path = make_video(tmp_path / "a.mp4", np.stack([picture] * 3))
-    clip = media.decode_video(path, fps=10, min_side=32)
+    clip = decode(path, fps=10, min_side=32)
     assert clip.frames[0].shape == (43, 32, 3)
     by_area = cv2.resize(picture, (32, 43), interpolation=cv2.INTER_AREA)
     assert np.abs(clip.frames[0].astype(int) - by_area).mean() < 3
     wide = make_video(tmp_path / "b.mp4", np.stack([picture] * 3), pixel_ratio=2)
-    assert media.decode_video(wide, fps=10, min_side=32).frames[0].shape == (32, 48, 3)
-    assert media.decode_video(path, fps=10, min_side=192).frames[0].shape == (256, 192, 3)
+    assert decode(wide, fps=10, min_side=32).frames[0].shape == (32, 48, 3)
+    assert decode(path, fps=10, min_side=192).frames[0].shape == (256, 192, 3)
 
 
 def test_odd_sizes(tmp_path, make_video, texture):
     path = make_video(tmp_path / "a.mp4", np.stack([texture(97)[:61]] * 3))
-    assert media.decode_video(path, fps=10, min_side=33).frames[0].shape == (33, 52, 3)
+    assert decode(path, fps=10, min_side=33).frames[0].shape == (33, 52, 3)
 
 
 def test_files_that_are_no_videos(tmp_path, make_video, gray_frames):
@@ -154,10 +159,10 @@ def test_files_that_are_no_videos(tmp_path, make_video, gray_frames):
 
 def test_limits(tmp_path, make_video, gray_frames):
     path = make_video(tmp_path / "a.mp4", gray_frames([50] * 40))
-    clip = media.decode_video(path, fps=10, min_side=32, limits=media.Limits(max_seconds=2))
+    clip = decode(path, fps=10, min_side=32, limits=media.Limits(max_seconds=2))
     assert len(clip.frames) == 20
     assert clip.cut
-    exact = media.decode_video(path, fps=10, min_side=32, limits=media.Limits(max_seconds=4))
+    exact = decode(path, fps=10, min_side=32, limits=media.Limits(max_seconds=4))
     assert len(exact.frames) == 40
     assert not exact.cut
     assert reason(path, limits=media.Limits(max_pixels=64 * 48 - 1)) == "too_large"
@@ -170,7 +175,7 @@ def test_what_decodes_of_a_truncated_file_is_used(tmp_path, make_video, gray_fra
     values = np.arange(20, 220, 4)
     whole = make_video(tmp_path / "a.mkv", gray_frames(values)).read_bytes()
     (tmp_path / "b.mkv").write_bytes(whole[:len(whole) * 2 // 3])
-    clip = media.decode_video(tmp_path / "b.mkv", fps=10, min_side=48)
+    clip = decode(tmp_path / "b.mkv", fps=10, min_side=48)
     assert 10 < len(clip.frames) < len(values)
     np.testing.assert_allclose(brightness(clip)[:-1], values[:len(clip.frames) - 1], atol=2)
 
@@ -201,33 +206,33 @@ def test_names_are_no_addresses(tmp_path, make_video, gray_frames, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("concat:a.mp4", "http:x.mp4", "%03d.mp4", "-.mp4", "ünï 'x', \"y\".mp4"):
         os.link(source, name)
-        assert len(media.decode_video(name, fps=10, min_side=48).frames) == 5
+        assert len(decode(name, fps=10, min_side=48).frames) == 5
     name = os.fsdecode(b"\xff\xfe.mp4")
     os.link(source, name)
-    assert len(media.decode_video(name, fps=10, min_side=48).frames) == 5
+    assert len(decode(name, fps=10, min_side=48).frames) == 5
 
 
 def test_two_decodings_give_the_same_bytes(shared_videos):
     for name in ("bitflips_200.mp4", "vp9_opus.webm", "truncated_faststart.mp4"):
-        first, second = (media.decode_video(shared_videos / "hostile" / name, fps=12, min_side=64)
+        first, second = (decode(shared_videos / "hostile" / name, fps=12, min_side=64)
                          for _ in range(2))
         assert np.array_equal(first.frames, second.frames)
         assert np.array_equal(first.audio, second.audio)
 
 
 def test_real_files(shared_videos):
-    def decode(name):
-        return media.decode_video(shared_videos / name, fps=12, min_side=64)
+    def read(name):
+        return decode(shared_videos / name, fps=12, min_side=64)
 
-    upright = decode("hostile/no_audio.mp4")
-    rotated = decode("hostile/rotated90_displaymatrix.mp4")
+    upright = read("hostile/no_audio.mp4")
+    rotated = read("hostile/rotated90_displaymatrix.mp4")
     assert rotated.frames[0].shape == (85, 64, 3)
     assert upright.frames[0].shape == (64, 85, 3)
     assert len(upright.frames) == len(rotated.frames) == 36
-    assert decode("hostile/odd_151x97.avi").audio.shape == (48000,)
-    assert decode("hostile/bitflips_200.mp4").damaged
-    assert decode("generic/car-detection.mp4").silent
-    assert len(decode("actions/RATRACE_wave_f_nm_np1_fr_goo_37.avi").frames) == 28
-    short = decode("hostile/audio_shorter_than_video.mp4")
+    assert read("hostile/odd_151x97.avi").audio.shape == (48000,)
+    assert read("hostile/bitflips_200.mp4").damaged
+    assert read("generic/car-detection.mp4").silent
+    assert len(read("actions/RATRACE_wave_f_nm_np1_fr_goo_37.avi").frames) == 28
+    short = read("hostile/audio_shorter_than_video.mp4")
     assert short.audio.shape == (48000,)
     assert not short.audio[-8000:].any()

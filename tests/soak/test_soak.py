@@ -98,7 +98,7 @@ def test_damaged_files_are_decoded_or_named_never_a_crash(tmp_path):
         path = tmp_path / "damaged.mp4"
         path.write_bytes(content)
         try:
-            clip = media.decode_video(str(path), fps=8.0, min_side=32)
+            (clip,) = media.decode_clips(str(path), fps=8.0, min_side=32)
             assert len(clip.frames) >= 2
             counts["decoded"] += 1
         except media.MediaError as error:
