@@ -20,6 +20,7 @@ from elo_tf.models.audio_resnet import audio_encoder
 from elo_tf.models.normalization import counted_examples
 from elo_tf.models.video_resnet import video_encoder
 from elo_tf.tasks.task import Shapes, Task, ViewKey, sum_over_replicas
+from elo_tf.views.augmentation import Augmentation
 from elo_tf.views.clip_views import ClipViews
 from elo_tf.views.log_mel import LogMel
 
@@ -35,23 +36,27 @@ class PretrainingModel(tf.keras.Model):
       encoders: by modality; the RGB encoder is always there.
       tasks: in the order of `names`.
       loss_weights: float32 variable [len(names)].
+      modalities: what batches must hold, of "rgb", "flow" and "audio".
+      needs_other: whether batches must hold the window of another time.
     """
 
     def __init__(self, clip: ClipSpec, space: LossSpace, *, names: Sequence[str] | None = None,
                  seed: int = 1,
                  make_video_encoder: Callable[..., tf.keras.Model] = video_encoder,
                  make_audio_encoder: Callable[..., tf.keras.Model] = audio_encoder,
-                 make_log_mel: Callable[..., LogMel] = LogMel):
+                 make_log_mel: Callable[..., LogMel] = LogMel,
+                 make_augmentation: Callable[[], Augmentation] = Augmentation):
         """Builds encoders and heads; call it inside the strategy's scope.
 
         Args:
           clip: the clip's size.
           space: the loss space.
           names: the losses to build; all of the space by default.
-          seed: of the initial variables and of the views' draws.
+          seed: of the initial variables, the views' draws and the augmentation's.
           make_video_encoder: called with the number of channels and `name`.
           make_audio_encoder: called with the number of mel bins and `name`.
           make_log_mel: see `ClipViews`.
+          make_augmentation: of the clips that are trained on; they alone are augmented.
         """
         super().__init__(name="pretraining")
         self.names = tuple(space.names if names is None else names)
@@ -59,6 +64,7 @@ class PretrainingModel(tf.keras.Model):
         self._space = space
         self._seed = seed
         self._log_mel = make_log_mel
+        self._augmentation = make_augmentation()
         wanted = {key for name in self.names for key in space.task(name).encodes}
         self._views = {m: sorted({v for n, v in wanted if n == m})
                        for m in ("rgb", "flow", "gray", "audio")}
@@ -78,6 +84,10 @@ class PretrainingModel(tf.keras.Model):
         self.tasks: list[Task] = space.build_tasks(self.names, shapes)
         self.loss_weights = tf.Variable(tf.zeros([len(self.names)]), trainable=False,
                                         name="loss_weights")
+        used = wanted.union(*(task.decodes for task in self.tasks), {("rgb", "intact")})
+        modalities = {"rgb" if m == "gray" else m for m, _ in used}
+        self.modalities = tuple(m for m in ("rgb", "flow", "audio") if m in modalities)
+        self.needs_other = any(view == "other_time" for _, view in used)
 
     def set_weights_by_name(self, weights: Mapping[str, float]) -> None:
         """Sets the losses' weights; those in the space's dead zone become 0."""
@@ -90,19 +100,21 @@ class PretrainingModel(tf.keras.Model):
             modality: encode_modality(encoder, views, modality, self._views[modality], training)
             for modality, encoder in self.encoders.items()})
 
-    def loss_shares(self, batch: Mapping[str, tf.Tensor], *,
-                    training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_shares(self, batch: Mapping[str, tf.Tensor], *, training: bool,
+                    augmented: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """This replica's shares of the raw losses; see `losses.global_shares`.
 
         Args:
           batch: of `training_clips`.
           training: whether batch normalisation uses the batch's statistics.
+          augmented: whether the clips are varied.
 
         Returns:
           shares float32 [n] and global counts of valid examples float32 [n].
         """
-        encoded = self.encode(ClipViews(batch, self._clip, self._seed, self._log_mel),
-                              training=training)
+        views = ClipViews(batch, self._clip, self._seed, self._log_mel,
+                          self._augmentation if augmented else None)
+        encoded = self.encode(views, training=training)
         outputs = [task(encoded) for task in self.tasks]
         return global_shares(outputs, normalise=self._space.normalise, floor=self._space.floor)
 
@@ -113,7 +125,7 @@ class PretrainingModel(tf.keras.Model):
           total: the weighted sum; losses: float32 [n], the raw losses over the global batch.
         """
         with tf.GradientTape() as tape:
-            shares, counts = self.loss_shares(data, training=True)
+            shares, counts = self.loss_shares(data, training=True, augmented=True)
             total = tf.tensordot(self.loss_weights, shares, 1)
         variables = self.trainable_variables
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
@@ -121,7 +133,7 @@ class PretrainingModel(tf.keras.Model):
         return self._report(shares, counts)
 
     def test_step(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The same losses, without a step; batch normalisation as in training."""
+        """The same losses, without a step or augmentation; batch normalisation as in training."""
         return self._report(*self.loss_shares(data, training=True))
 
     def _report(self, shares: tf.Tensor, counts: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -160,7 +172,7 @@ def encode_modality(encoder: tf.keras.Model, views: ClipViews, modality: str,
       `{(view, site): float32 [B, C]}`, averaged over time and space; zeros for examples without
       the view.
     """
-    whole = [views.view(modality, name) for name in names]
+    whole = [views.encoder_input(modality, name) for name in names]
     if modality == "audio":
         whole = [x[..., tf.newaxis] for x in whole]
     rows = [None if views.always_present(modality, name)

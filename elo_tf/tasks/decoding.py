@@ -35,6 +35,11 @@ class DecodingTask(Task):
         """The intact clip only."""
         return ((self.modality, "intact"),)
 
+    @property
+    def decodes(self) -> tuple[ViewKey, ...]:
+        """The target."""
+        return (self.target,)
+
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the decoder."""
         clip = shapes.clip

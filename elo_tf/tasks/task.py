@@ -83,6 +83,11 @@ class Task(tf.keras.layers.Layer):
         """The views whose activations the task uses, as (modality, view)."""
         raise NotImplementedError
 
+    @property
+    def decodes(self) -> tuple[ViewKey, ...]:
+        """The views that are the task's targets."""
+        return ()
+
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the task's variables, before anything is traced."""
 

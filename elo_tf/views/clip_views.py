@@ -9,7 +9,8 @@
 | other_time | T frames of another time of the same video                         |
 
 A view is made when it is first asked for, once. Every draw is a function of (seed, position in the
-stream, example id), and the same for all modalities of a clip.
+stream, example id), and the same for all modalities of a clip. Encoders see a view through
+`encoder_input`, where augmentation may have blurred or masked it; decoders' targets never are.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from elo_tf.data import schema
 from elo_tf.data.clip_spec import ANALYSIS_SECONDS, ClipSpec
+from elo_tf.views.augmentation import Augmentation, ClipDraws, resize, resize_flow
 from elo_tf.views.log_mel import LogMel
 
 RGB_MEAN = 0.45
@@ -29,14 +31,18 @@ class ClipViews:
     """The views of one replica's batch, cast and normalised."""
 
     def __init__(self, batch: Mapping[str, tf.Tensor], spec: ClipSpec, seed: int = 0,
-                 log_mel: Callable[..., LogMel] = LogMel):
+                 log_mel: Callable[..., LogMel] = LogMel,
+                 augmentation: Augmentation | None = None):
         """Wraps a batch; nothing is computed yet.
 
         Args:
-          batch: of `data.pipeline.training_clips`, or of `testing_clips`, which has only `intact`.
+          batch: of `data.pipeline.training_clips`, or of `testing_clips`, which has only `intact`;
+            of the modalities and windows that are asked for. Frames of another size than the
+            network's are resized.
           spec: the clip's size.
-          seed: of the drawn orders.
+          seed: of the drawn orders and the augmentation.
           log_mel: makes the spectrogram for the clip's sample rate, bins, hop and window.
+          augmentation: varies the clips, where they are trained on.
         """
         self._batch = batch
         self._spec = spec
@@ -44,14 +50,26 @@ class ClipViews:
         self._log_mel = log_mel(sample_rate=spec.sample_rate, mel_bins=spec.mel_bins,
                                 hop_seconds=spec.mel_hop_seconds,
                                 window_seconds=ANALYSIS_SECONDS)
-        self._made: dict[tuple[str, str], tf.Tensor] = {}
+        self._augmentation = augmentation
+        self._drawn: ClipDraws | None = None
+        self._made: dict[tuple[str, ...], tf.Tensor] = {}
 
     def view(self, modality: str, view: str) -> tf.Tensor:
         """A view: float32 [B, T, H, W, C] (N frames for `next`), or log-mel [B, F, M] for audio."""
-        key = (modality, view)
-        if key not in self._made:
-            self._made[key] = self._make(modality, view)
-        return self._made[key]
+        return self._once((modality, view), lambda: self._make(modality, view))
+
+    def encoder_input(self, modality: str, view: str) -> tf.Tensor:
+        """The same as an encoder sees it: perhaps blurred, perhaps masked."""
+        augmentation = self._augmentation
+        blurred = augmentation is not None and augmentation.blurs and modality in ("rgb", "gray")
+        masked = augmentation is not None and augmentation.masks and modality == "audio"
+        if blurred:
+            return self._once((modality, view, "blurred"), lambda: self._blurred(modality, view))
+        if masked:
+            return self._once((modality, view, "masked"), lambda: augmentation.mask(
+                self.view("audio", view), view, self._batch["index"], self._batch["key"],
+                self._seed))
+        return self.view(modality, view)
 
     @staticmethod
     def always_present(modality: str, view: str) -> bool:
@@ -69,30 +87,72 @@ class ClipViews:
             present = tf.logical_and(present, self._batch["has_other"])
         return present
 
+    def _once(self, key: tuple[str, ...], make: Callable[[], tf.Tensor]) -> tf.Tensor:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
     def _make(self, modality: str, view: str) -> tf.Tensor:
+        if view in ("shuffled", "reversed"):
+            return self._rearranged(modality, view, self.view(modality, "intact"))
         if modality == "gray":
             return tf.image.rgb_to_grayscale(self.view("rgb", view))
-        if view == "shuffled":
-            return self._shuffled(modality)
+        spec = self._spec
+        stored = f"other_{modality}" if view == "other_time" else modality
+        first, frames = (spec.frames, spec.next_frames) if view == "next" else (0, spec.frames)
+        if modality == "audio":
+            start = spec.offset(first)
+            mel = self._log_mel(self._batch[stored][:, start:start + spec.samples(frames)])
+            return mel[:, :frames * spec.mel_per_frame]
+        video = self._placed(stored)[:, first:first + frames]
+        if modality == "flow":
+            return video / FLOW_SCALE
+        return (tf.cast(video, tf.float32) / 255.0 - RGB_MEAN) / RGB_SCALE
+
+    def _blurred(self, modality: str, view: str) -> tf.Tensor:
+        if view in ("shuffled", "reversed"):
+            return self._rearranged(modality, view, self.encoder_input(modality, "intact"))
+        if modality == "gray":
+            return tf.image.rgb_to_grayscale(self.encoder_input("rgb", view))
+        return self._augmentation.soften(self.view("rgb", view), self._draws())
+
+    def _placed(self, stored: str) -> tf.Tensor:
+        """A stored window at the network's size, augmented: colours of 0 to 255, or pixels."""
+        return self._once((stored, "window", "placed"), lambda: self._place(stored))
+
+    def _place(self, stored: str) -> tf.Tensor:
+        size, augmentation = self._spec.size, self._augmentation
+        if stored.endswith("flow"):
+            flow = decode_flow(self._batch[stored])
+            if augmentation is None:
+                return resize_flow(flow, size)
+            return augmentation.place_flow(flow, self._draws(), size)
+        if augmentation is None:
+            return resize(self._batch[stored], size)
+        if not augmentation.colours:
+            return augmentation.place(self._batch[stored], self._draws(), size)
+        # Both windows at once: contrast turns around the mean colour of all that it is given.
+        names = [name for name in ("rgb", "other_rgb") if name in self._batch]
+        frames = augmentation.place(
+            tf.concat([self._batch[name] for name in names], axis=1), self._draws(), size)
+        frames = augmentation.recolour(frames, self._draws())
+        lengths = [self._batch[name].shape[1] for name in names]
+        for name, part in zip(names, tf.split(frames, lengths, axis=1), strict=True):
+            self._made[name, "window", "placed"] = part
+        return self._made[stored, "window", "placed"]
+
+    def _draws(self) -> ClipDraws:
+        if self._drawn is None:
+            self._drawn = self._augmentation.draw(
+                self._batch["index"], self._batch["key"], self._seed)
+        return self._drawn
+
+    def _rearranged(self, modality: str, view: str, intact: tf.Tensor) -> tf.Tensor:
         if view == "reversed":
             # Flow of a video played backwards: the flow between the same two frames, the other
             # way round. (It then belongs to the frames one step later.)
             sign = -1.0 if modality == "flow" else 1.0
-            return sign * tf.reverse(self.view(modality, "intact"), [1])
-        spec = self._spec
-        stored = self._batch[f"other_{modality}" if view == "other_time" else modality]
-        first, frames = (spec.frames, spec.next_frames) if view == "next" else (0, spec.frames)
-        if modality == "audio":
-            start = spec.offset(first)
-            mel = self._log_mel(stored[:, start:start + spec.samples(frames)])
-            return mel[:, :frames * spec.mel_per_frame]
-        stored = stored[:, first:first + frames]
-        if modality == "flow":
-            return decode_flow(stored) / FLOW_SCALE
-        return (tf.cast(stored, tf.float32) / 255.0 - RGB_MEAN) / RGB_SCALE
-
-    def _shuffled(self, modality: str) -> tf.Tensor:
-        intact = self.view(modality, "intact")
+            return sign * tf.reverse(intact, [1])
         order = self._order()
         if modality != "audio":
             return tf.gather(intact, order, axis=1, batch_dims=1)
@@ -103,11 +163,8 @@ class ClipViews:
 
     def _order(self) -> tf.Tensor:
         """A drawn order of the T frames of each clip, int32 [B, T], never the identity."""
-        key = ("clip", "order")
-        if key not in self._made:
-            self._made[key] = frame_orders(
-                self._batch["index"], self._batch["key"], self._spec.frames, self._seed)
-        return self._made[key]
+        return self._once(("clip", "order"), lambda: frame_orders(
+            self._batch["index"], self._batch["key"], self._spec.frames, self._seed))
 
 
 def frame_orders(index: tf.Tensor, key: tf.Tensor, frames: int, seed: int) -> tf.Tensor:
