@@ -123,7 +123,7 @@ def open_file(path: str, limits: Limits) -> Iterator[MediaFile]:
     Raises:
       MediaError: with the reason, if the file cannot be used.
     """
-    _check_file(path)
+    check_file(path)
     try:
         # The prefix keeps names such as "concat:a.mp4" from being read as addresses. The limit of
         # pixels is for the decoders that look at the first frames here.
@@ -139,7 +139,8 @@ def open_file(path: str, limits: Limits) -> Iterator[MediaFile]:
         raise MediaError("undecodable", f"not a media file that can be opened ({text})") from error
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
+    """Raises `MediaError` unless this is a regular file that can be read and has contents."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

@@ -168,7 +168,8 @@ class _Pictures:
         """uint8 [H, W, 3]."""
         turned, flip_x, flip_y = _orientation(frame)
         if self._size is None:
-            self._size = _output_size(frame, self._pixel_ratio, turned, self._min_side)
+            seen = frame.width * self._pixel_ratio, float(frame.height)
+            self._size = output_size(*(seen[::-1] if turned else seen), self._min_side)
         width, height = self._size[::-1] if turned else self._size
         shrinks = width <= frame.width and height <= frame.height
         image = self._reformatter.reformat(
@@ -191,12 +192,12 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return False, a < 0, d < 0
 
 
-def _output_size(frame: av.VideoFrame, pixel_ratio: float, turned: bool,
-                 min_side: int) -> tuple[int, int]:
-    """(width, height) of the output, seen upright with square pixels."""
-    width, height = frame.width * pixel_ratio, float(frame.height)
-    if turned:
-        width, height = height, width
+def output_size(width: float, height: float, min_side: int) -> tuple[int, int]:
+    """(width, height) of a picture whose shorter side becomes `min_side`.
+
+    Raises:
+      MediaError: if one side is more than 20 times the other.
+    """
     if max(width, height) > _LONGEST_SHAPE * min(width, height):
         raise MediaError("bad_shape", f"frames of {width:.0f}x{height:.0f} pixels, one side more "
                          f"than {_LONGEST_SHAPE} times the other")

@@ -12,7 +12,7 @@ import scipy.stats
 from sklearn import linear_model, model_selection, pipeline, preprocessing
 
 from elo_tf.data import procedural, procedural_set
-from elo_tf.data.flow import dis_flow
+from elo_tf.data.flow import optical_flow
 from elo_tf.errors import UserError
 
 SETTINGS = procedural_set.Settings(seed=1, seconds=2.0, size=48, fps=8.0)
@@ -48,7 +48,7 @@ def _flow_statistics(frames: np.ndarray) -> np.ndarray:
     """A few numbers on a clip's optical flow: strength, divergence, curl, turning, in time."""
     y, x = np.mgrid[:frames.shape[1], :frames.shape[2]]
     rows = []
-    for flow in dis_flow(frames)[:-1]:
+    for flow in list(optical_flow(frames))[:-1]:
         flow = flow - np.median(flow, (0, 1))  # What remains moves against the background.
         weight = np.linalg.norm(flow, axis=-1) + 1e-9
         offset_x = x - (x * weight).sum() / weight.sum()
