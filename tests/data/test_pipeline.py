@@ -187,7 +187,7 @@ def test_the_crop_is_the_same_of_frames_and_flow(parsed_noise):
 def test_a_crop_has_the_pixels_of_the_whole_picture(box):
     """Also where colour is stored at half the resolution, as converted records have it."""
     frames = np.random.default_rng(2).integers(0, 256, (4, 34, 41, 3), np.uint8)
-    images = [encoded(x, "JPEG", quality=encoding.JPEG_QUALITY) for x in frames]
+    images = [encoded(x, "JPEG", quality=92) for x in frames]
     clip = encoding.EncodedClip(images, None, None, 5.0, 0.0, 34, 41)
     parsed = pipeline.parse(records.encode_example(clip, example_id="a"), SPEC)
     spec = dataclasses.replace(SPEC, size=box[2])
