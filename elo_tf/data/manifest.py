@@ -217,7 +217,7 @@ def _csv_entry(where: str, root: str, row: dict[str | None, str | None]) -> Entr
     relative = relative.replace(os.sep, "/")
     part = ""
     if start is not None or end is not None:
-        part = f":{_decimal(start or 0.0)}-" + ("" if end is None else _decimal(end))
+        part = f":{decimal(start or 0.0)}-" + ("" if end is None else decimal(end))
     return Entry(id=relative + part, path=path, relative=relative, start=start, end=end,
                  label=label, caption=(row.get("caption") or "").strip() or None)
 
@@ -234,7 +234,8 @@ def _seconds(where: str, column: str, text: str | None) -> float | None:
     return value
 
 
-def _decimal(seconds: float) -> str:
+def decimal(seconds: float) -> str:
+    """Seconds as they stand in ids, to the microsecond: 2.5, 10."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
