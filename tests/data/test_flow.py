@@ -29,17 +29,18 @@ def grid(height=80, width=96):
     return x - (width - 1) / 2, y - (height - 1) / 2
 
 
-def moved(transform):
+def moved(transform, *size):
     """Two frames and the true flow, where the point p of the first lies at A p + b in the second.
 
     Args:
       transform: (A [2, 2], b [2]).
+      size: height and width.
     """
     matrix, offset = np.asarray(transform[0], float), np.asarray(transform[1], float)
-    points = np.stack(grid(), -1)
+    points = np.stack(grid(*size), -1)
     origins = (points - offset) @ np.linalg.inv(matrix).T
     true = points @ matrix.T + offset - points
-    return scene(*grid()), scene(origins[..., 0], origins[..., 1]), true
+    return scene(*grid(*size)), scene(origins[..., 0], origins[..., 1]), true
 
 
 def turn(degrees):
@@ -72,6 +73,15 @@ def test_a_known_motion_is_found(method, motion):
     mean, largest = BOUNDS[method]
     assert error.mean() < mean
     assert error.max() < largest
+
+
+@pytest.mark.parametrize("motion", ["left and down", "rotation", "contraction and shift"])
+def test_large_frames(motion):
+    first, second, true = moved(MOTIONS[motion], 200, 240)
+    step = next(flow.optical_flow([first, second]))
+    error = np.linalg.norm(step - true, axis=-1)[12:-12, 12:-12]
+    assert error.mean() < 0.1
+    assert np.quantile(error, 0.99) < 0.25
 
 
 @pytest.mark.parametrize("method", METHODS)
