@@ -70,7 +70,7 @@ def test_pixels_of_every_kind(tmp_path, picture):
 
     assert np.array_equal(stored("gray.png", image.convert("L")), grays)
     assert difference(stored("gray.jpg", image.convert("L"), quality=98), grays) < 1
-    # CMYK, by the plain conversion and with Adobe's mark and inverted inks as Photoshop writes it.
+    # The inks are stored inverted, with Adobe's mark, as Photoshop writes them.
     cmyk = image.convert("CMYK")
     assert difference(stored("cmyk.jpg", cmyk, quality=98), picture) < 1.5
     palette = image.quantize(64)
