@@ -177,7 +177,11 @@ class _Pictures:
             interpolation=Interpolation.AREA if shrinks else Interpolation.BILINEAR).to_ndarray()
         if turned:
             image = image.transpose(1, 0, 2)
-        return np.ascontiguousarray(image[::-1 if flip_y else 1, ::-1 if flip_x else 1])
+        if flip_x:
+            image = image[:, ::-1]
+        if flip_y:
+            image = image[::-1]
+        return np.ascontiguousarray(image)
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -157,7 +157,9 @@ class Reader:
         if self._sampler is None:
             self._track.add(frames, float("-inf"))
             self._track.forget(self._track.end - _LONGEST_LEAD)
-        elif not (self._track.add(frames, self._sampler.begin - media_sound.MARGIN) and decoded):
+            return
+        self._track.add(frames, self._sampler.begin - media_sound.MARGIN)
+        if not decoded:
             for clip in self._sampler.clips:
                 clip.damaged = True
 
@@ -189,7 +191,7 @@ class Reader:
         if self._track is not None:
             samples = round(count / self._wanted.fps * schema.SAMPLE_RATE)
             audio = self._track.waveform(clip.begin, samples)
-            damaged |= self._track.overflowed
+            damaged |= self._track.damaged
             self._track.forget(self._sampler.begin - media_sound.MARGIN)
         silent = audio is not None and media_sound.is_silent(audio)
         return DecodedClip(
@@ -271,7 +273,9 @@ class _Clock:
                 self._first_dts = stamp
             stamp -= self._first_dts
         last = self.last
-        time = None if stamp is None else float(stamp * self._time_base)
+        time = None
+        if stamp is not None:
+            time = stamp * self._time_base.numerator / self._time_base.denominator
         if last is not None and time is not None and abs(time - last) > _LONGEST_HOLD:
             self.jumped = True
             return time

@@ -1,8 +1,8 @@
 """The sound of a file: a track of which any stretch of seconds is given as mono at 16 kHz.
 
-What is kept is mono at the track's own rate, each piece with its own time. Every stretch is
-resampled by itself from the pieces it touches, so that it does not depend on where reading began,
-and a track whose clock drifts stays with the picture.
+What is kept are the decoded frames, each with its own time. Every stretch is mixed and resampled by
+itself from the frames it touches, so that it does not depend on where reading began, and a track
+whose clock drifts stays with the picture.
 """
 
 import collections
@@ -18,6 +18,9 @@ MARGIN = 0.02
 _GAP = 0.05
 """Seconds by which a sound's time stamp may differ from where the samples before it ended."""
 
+_BLOCK = 16_384
+"""Samples that are resampled at once."""
+
 _SILENCE = 1e-3
 """Root of the mean square: -60 dB of full scale."""
 
@@ -27,7 +30,7 @@ class SoundTrack:
 
     Attributes:
       end: time until which the track has been read.
-      overflowed: sound was lost, since it came too long before its picture.
+      damaged: sound was lost, since it came too long before its picture or makes no sense.
     """
 
     def __init__(self, longest: float):
@@ -37,21 +40,18 @@ class SoundTrack:
           longest: seconds that are kept at most.
         """
         self.end = float("-inf")
-        self.overflowed = False
+        self.damaged = False
         self._longest = longest
-        self._pieces: collections.deque[tuple[float, int, np.ndarray]] = collections.deque()
+        self._frames: collections.deque[tuple[float, float, av.AudioFrame]] = collections.deque()
         self._seconds = 0.0
-        self._mixer: av.AudioResampler | None = None
-        self._mixed: tuple | None = None
 
-    def add(self, frames: list[av.AudioFrame], earliest: float) -> bool:
-        """Adds frames that do not end before `earliest`; returns whether all could be used."""
-        usable = True
+    def add(self, frames: list[av.AudioFrame], earliest: float) -> None:
+        """Adds what does not end before `earliest`."""
         for frame in frames:
             if frame.sample_rate <= 0:
-                usable = False
+                self.damaged = True
                 continue
-            time = self.end if frame.pts is None else float(frame.pts * frame.time_base)
+            time = self.end if frame.pts is None else frame.time
             if not np.isfinite(time):
                 time = 0.0
             seconds = frame.samples / frame.sample_rate
@@ -59,58 +59,48 @@ class SoundTrack:
             if self.end < earliest:
                 continue
             if self._seconds + seconds > self._longest:
-                self.overflowed = True
+                self.damaged = True
                 continue
-            try:
-                samples = self._mono(frame)
-            except (av.FFmpegError, ValueError):
-                self._mixer = None
-                usable = False
-                continue
-            self._pieces.append((time, frame.sample_rate, samples))
-            self._seconds += len(samples) / frame.sample_rate
-        return usable
+            # AudioFifo counts samples itself.
+            frame.pts = None
+            self._frames.append((time, self.end, frame))
+            self._seconds += seconds
 
     def forget(self, until: float) -> None:
         """Drops what ended before the time `until`."""
-        while self._pieces:
-            time, rate, samples = self._pieces[0]
-            if time + len(samples) / rate >= until:
-                break
-            self._seconds -= len(samples) / rate
-            self._pieces.popleft()
+        while self._frames and self._frames[0][1] < until:
+            time, end, _ = self._frames.popleft()
+            self._seconds -= end - time
 
     def waveform(self, begin: float, samples: int) -> np.ndarray:
         """Samples from the time `begin` on, zeros where the track has none; float32 [samples]."""
         result = np.zeros(samples, np.float32)
         end = begin + samples / schema.SAMPLE_RATE
-        for time, rate, pieces in self._stretches(begin - MARGIN, end + MARGIN):
-            stretch = _resample(np.concatenate(pieces), rate)
+        for time, frames in self._stretches(begin - MARGIN, end + MARGIN):
+            try:
+                stretch = _convert(frames)
+            except (av.FFmpegError, ValueError):
+                self.damaged = True
+                continue
             offset = round((time - begin) * schema.SAMPLE_RATE)
             first, last = max(offset, 0), min(offset + len(stretch), samples)
             if first < last:
                 result[first:last] = stretch[first - offset:last - offset]
         return np.clip(np.nan_to_num(result), -1.0, 1.0)
 
-    def _mono(self, frame: av.AudioFrame) -> np.ndarray:
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._mixer is None or form != self._mixed:
-            self._mixer = av.AudioResampler("flt", "mono", frame.sample_rate)
-            self._mixed = form
-        return np.concatenate([part.to_ndarray()[0] for part in self._mixer.resample(frame)])
-
-    def _stretches(self, begin: float, end: float) -> list[tuple[float, int, list[np.ndarray]]]:
-        """What is without a gap between two times: (time it starts at, rate, pieces)."""
+    def _stretches(self, begin: float, end: float) -> list[tuple[float, list[av.AudioFrame]]]:
+        """What is without a gap between two times: (time it starts at, frames of one form)."""
         stretches = []
-        follows = float("-inf")
-        for time, rate, samples in self._pieces:
-            if time > end or time + len(samples) / rate < begin:
+        follows, last_form = float("-inf"), None
+        for time, stop, frame in self._frames:
+            if time > end or stop < begin:
                 continue
-            if not stretches or rate != stretches[-1][1] or abs(time - follows) > _GAP:
-                stretches.append((time, rate, []))
-                follows = time
-            stretches[-1][2].append(samples)
-            follows += len(samples) / rate
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if form != last_form or abs(time - follows) > _GAP:
+                stretches.append((time, []))
+                follows, last_form = time, form
+            stretches[-1][1].append(frame)
+            follows += stop - time
         return stretches
 
 
@@ -119,11 +109,17 @@ def is_silent(audio: np.ndarray) -> bool:
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) < _SILENCE
 
 
-def _resample(samples: np.ndarray, rate: int) -> np.ndarray:
-    if rate == schema.SAMPLE_RATE:
-        return samples
-    frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
-    frame.sample_rate = rate
+def _convert(frames: list[av.AudioFrame]) -> np.ndarray:
+    """Mono at 16 kHz, float32 [S]."""
+    # Few calls are faster than one for each frame, and short arrays stay in the cache.
+    fifo = av.AudioFifo()
     resampler = av.AudioResampler("flt", "mono", schema.SAMPLE_RATE)
-    parts = resampler.resample(frame) + resampler.resample(None)
+    parts = []
+    for frame in frames:
+        fifo.write(frame)
+        if fifo.samples >= _BLOCK:
+            parts += resampler.resample(fifo.read())
+    if fifo.samples:
+        parts += resampler.resample(fifo.read())
+    parts += resampler.resample(None)
     return np.concatenate([part.to_ndarray()[0] for part in parts])
