@@ -1,36 +1,27 @@
-"""Converts the videos of one split to TFRecord shards: the loop around decoding and writing.
+"""Converts the videos of one split to TFRecord shards: what goes where, and which engine does it.
 
-Worker processes decode and encode, this process writes. Which video goes into which shard, and at
-which place, depends on the names of the videos and a seed, never on the workers. After each shard
-the split's summary is saved, so that an interrupted conversion goes on with the next shard.
+Which video goes into which shard, and at which place, depends on the names of the videos and a
+seed, never on the workers. After each shard the split's file is saved, so that an interrupted
+conversion goes on with the shards that are left.
 """
 
 import collections
-import contextlib
-import csv
 import dataclasses
+import functools
 import hashlib
-import io
-import json
 import os
 import pathlib
-import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
 
-from elo_tf import cli, files, parallel
-from elo_tf.data import encoding, manifest, media, schema
+from elo_tf import cli
+from elo_tf.data import conversion_shards, conversion_summary, encoding, manifest, schema
+from elo_tf.data.conversion_shards import Limits, ShardPlan
+from elo_tf.data.conversion_state import SplitState, naming_output, write_rejects
 from elo_tf.errors import UserError
-
-JOB_SECONDS = 600.0
-"""A video that takes a worker longer than this is rejected."""
-
-_REJECT_COLUMNS = ["path", "split", "reason", "detail"]
-
-_COUNTS = ("converted", "rejected", "seconds", "frames", "with_audio", "silent", "with_flow",
-           "labelled", "damaged", "cut")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +34,17 @@ class Conversion:
       split: name of the split; the first part of the shards' names.
       shards: number of shards; 0 for the square root of the number of videos.
       labels: "none" or "folders".
+      video_root: the folder that the paths of a CSV are relative to; None for the CSV's own.
+      label_map: a file with the labels in order; None for the one beside the CSV, or for sorted
+        labels.
       options: how each video is converted.
-      workers: processes that decode; 0 for this process alone.
+      melspec: whether log-mel spectrograms are stored too, see `melspec.py`.
+      workers: processes that decode; 0 for this process alone, without `limits`. With Ray on this
+        machine, the number of tasks at a time.
+      limits: what each of these processes may take.
+      engine: "local", or "ray" for a task for each shard on a cluster, whose machines all see the
+        input and the output at the same paths.
+      ray_address: of a running cluster; None to start Ray on this machine.
       seed: of the order in which the videos are written.
     """
 
@@ -53,8 +53,14 @@ class Conversion:
     split: str
     shards: int = 0
     labels: str = "none"
+    video_root: str | None = None
+    label_map: str | None = None
     options: encoding.VideoOptions = dataclasses.field(default_factory=encoding.VideoOptions)
+    melspec: bool = False
     workers: int = 1
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    engine: str = "local"
+    ray_address: str | None = None
     seed: int = 0
 
 
@@ -69,41 +75,49 @@ def convert(job: Conversion) -> dict[str, Any]:
       left to do.
 
     Raises:
-      UserError: if no video can be used, or the output holds this split with other settings.
+      UserError: if no video can be used, the output holds this split with other settings, or
+        cannot be written.
     """
-    listing = manifest.read_manifest(job.source, job.labels)
+    if schema.summary_name(job.split) == conversion_summary.SUMMARY_FILE:
+        raise UserError(f"--split={job.split} would be saved as {conversion_summary.SUMMARY_FILE}, "
+                        "which describes all splits; choose another name")
+    listing = manifest.read_manifest(job.source, job.labels, images=job.options.images,
+                                     video_root=job.video_root)
     if listing.ignored:
         found = ", ".join(f"{n} {suffix}" for suffix, n in sorted(listing.ignored.items()))
-        logging.info("Ignoring files that are no videos: %s", found)
-    indices = manifest.label_map(job.output, listing.labels)
+        logging.info("Ignoring files of other kinds: %s", found)
+    labels = manifest.label_map(job.output, listing.labels, job.label_map or listing.label_file)
     parts = _partition(listing.entries, job)
-    split = _Split(job, _settings(job, listing.entries, len(parts)), parts)
-    missing = split.missing()
-    if not missing:
-        return split.summary() | {"unchanged": True}
-    new_labels = not (split.directory / schema.LABELS_FILE).exists()
-    manifest.write_labels(split.directory, indices)
-    split.remove_leftovers()
-    _write_shards(job, split, missing, indices)
-    summary = split.summary()
-    if not summary["converted"]:
-        split.remove_records()
-        if new_labels:
-            (split.directory / schema.LABELS_FILE).unlink(missing_ok=True)
-        reason, count = collections.Counter(summary["reasons"]).most_common(1)[0]
-        raise UserError(f"none of the {len(listing.entries)} videos in {job.source} can be used; "
-                        f"most frequent reason: {reason} ({count}); "
-                        f"see {split.directory / schema.REJECTS_FILE}")
-    return summary | {"unchanged": False}
+    state = SplitState(job.output, job.split, _settings(job, listing.entries, len(parts)), parts)
+    missing = state.missing()
+    if missing:
+        new_labels = not (state.directory / schema.LABELS_FILE).exists()
+        with naming_output(state.directory):
+            state.begin()
+            manifest.write_labels(state.directory, labels)
+        _write_shards(job, state, missing, labels)
+        with naming_output(state.directory):
+            write_rejects(state.directory)
+        summary = state.summary()
+        if not summary["converted"]:
+            state.remove_records()
+            if new_labels:
+                (state.directory / schema.LABELS_FILE).unlink(missing_ok=True)
+            reason, count = collections.Counter(summary["reasons"]).most_common(1)[0]
+            raise UserError(
+                f"none of the {len(listing.entries)} videos in {job.source} can be used; most "
+                f"frequent reason: {reason} ({count}); see {state.directory / schema.REJECTS_FILE}")
+    with naming_output(state.directory):
+        conversion_summary.write_summary(state.directory)
+    return state.summary() | {"unchanged": not missing}
 
 
 def _partition(entries: Sequence[manifest.Entry], job: Conversion) -> list[list[manifest.Entry]]:
     """Distributes the videos over the shards, each of which gets a mixture."""
     shards = job.shards or max(1, int(len(entries) ** 0.5))
     if shards > len(entries):
-        logging.warning("--shards=%d, but there are only %d videos: writing %d shards",
-                        shards, len(entries), len(entries))
-        shards = len(entries)
+        raise UserError(f"--shards={shards}, but there are only {len(entries)} videos, and no "
+                        f"shard may be empty; use --shards={len(entries)} or fewer")
 
     def rank(entry: manifest.Entry) -> bytes:
         return hashlib.sha256(os.fsencode(f"{job.seed}:{entry.id}")).digest()
@@ -116,185 +130,78 @@ def _settings(job: Conversion, entries: Sequence[manifest.Entry], shards: int) -
     """All that the records depend on, to tell a run to go on with from a different one."""
     digest = hashlib.sha256()
     for entry in entries:
-        size = os.path.getsize(entry.path) if os.path.exists(entry.path) else -1
-        digest.update(os.fsencode(f"{entry.id}|{entry.label}|{size}\n"))
+        try:
+            size = os.stat(entry.path).st_size
+        except OSError:
+            size = -1
+        digest.update(os.fsencode(f"{entry.id}|{entry.label}|{entry.caption}|{size}\n"))
     options = dataclasses.asdict(job.options)
     return options.pop("limits") | options | {
+        "melspec": job.melspec,
         "shards": shards,
         "seed": job.seed,
-        "dataset": pathlib.Path(os.path.abspath(job.source)).stem,
+        "dataset": _dataset(job),
         "videos": f"{len(entries)} ({digest.hexdigest()[:12]})",
     }
 
 
-class _Split:
-    """The files of one split: shards, summary, and its rows among the rejects."""
-
-    def __init__(self, job: Conversion, settings: dict[str, Any],
-                 parts: list[list[manifest.Entry]]):
-        self.directory = pathlib.Path(job.output)
-        self.parts = parts
-        self._name = job.split
-        self._settings = settings
-        self._done: dict[int, dict[str, Any]] = {}
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UserError(f"--output={self.directory} is a file; name a folder")
-        self._load()
-
-    def shard_path(self, index: int) -> pathlib.Path:
-        return self.directory / schema.shard_name(self._name, index, len(self.parts))
-
-    def missing(self) -> list[int]:
-        """Indices of the shards that are not there yet."""
-        return [index for index in range(len(self.parts)) if index not in self._done]
-
-    def add(self, index: int, counts: dict[str, Any], rejects: list[list[str]]) -> None:
-        """Records that a shard is written, in the rejects file and in the summary."""
-        self._done[index] = counts
-        kept = [row for row in self._read_rejects()
-                if row[1] != self._name or row[0] in self._ids(set(self._done) - {index})]
-        rows = sorted([*kept, *rejects])
-        if rows or self._rejects_path.exists():
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([_REJECT_COLUMNS, *rows])
-            files.write_atomic(self._rejects_path,
-                               text.getvalue().encode("utf-8", "surrogateescape"))
-        files.write_atomic(self._summary_path, json.dumps(self.summary(), indent=2) + "\n")
-
-    def summary(self) -> dict[str, Any]:
-        shards = [self._done[index] for index in sorted(self._done)]
-        totals = {key: sum(shard[key] for shard in shards) for key in _COUNTS}
-        reasons = collections.Counter()
-        for shard in shards:
-            reasons.update(shard["reasons"])
-        return {
-            "split": self._name,
-            "complete": not self.missing(),
-            **(totals | {"seconds": round(totals["seconds"], 3)}),
-            "reasons": dict(reasons.most_common()),
-            "fps": self._settings["fps"],
-            "min_side": self._settings["min_side"],
-            "flow": self._settings["flow"],
-            "settings": self._settings,
-            "shards": shards,
-        }
-
-    def remove_records(self) -> None:
-        """Removes what says that there are records; the rejects stay."""
-        for index in self._done:
-            self.shard_path(index).unlink(missing_ok=True)
-        self._summary_path.unlink(missing_ok=True)
-
-    def remove_leftovers(self) -> None:
-        """Removes the temporary files of a conversion that was killed."""
-        ours = re.compile(rf"\.{re.escape(self._name)}(-\d{{5}}-of-\d{{5}})?\.\d+\.tmp\.")
-        for path in self.directory.glob(".*.tmp.*"):
-            if ours.match(path.name):
-                path.unlink(missing_ok=True)
-
-    @property
-    def _summary_path(self) -> pathlib.Path:
-        return self.directory / schema.summary_name(self._name)
-
-    @property
-    def _rejects_path(self) -> pathlib.Path:
-        return self.directory / schema.REJECTS_FILE
-
-    def _ids(self, shards: set[int]) -> set[str]:
-        return {entry.id for index in shards for entry in self.parts[index]}
-
-    def _load(self) -> None:
-        if not self._summary_path.exists():
-            strays = sorted(self.directory.glob(f"{self._name}-*-of-*.tfrecord"))
-            if strays:
-                raise UserError(f"{strays[0]} is there, but {self._summary_path.name}, which says "
-                                "how it was made, is not; choose another --output, or remove the "
-                                "shards of this split")
-            return
-        try:
-            saved = json.loads(self._summary_path.read_text(encoding="utf-8"))
-            settings = saved["settings"]
-            shards = {shard["index"]: shard for shard in saved["shards"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._summary_path} is not the summary of a conversion; remove it "
-                            "together with the shards of this split") from error
-        differing = [f"{key}: {settings.get(key)} there, {value} asked for"
-                     for key, value in self._settings.items() if settings.get(key) != value]
-        if differing:
-            raise UserError(f"{self.directory} holds the split {self._name!r} with other settings "
-                            f"({'; '.join(differing)}); choose another --output or --split, or "
-                            f"remove {self._summary_path.name} and the split's shards")
-        self._done = {index: shard for index, shard in shards.items()
-                      if self.shard_path(index).exists()}
-        for leftover in self.directory.glob(f".{self._name}-*.tmp.tfrecord"):
-            leftover.unlink()
-
-    def _read_rejects(self) -> list[list[str]]:
-        if not self._rejects_path.exists():
-            return []
-        with open(self._rejects_path, newline="", encoding="utf-8",
-                  errors="surrogateescape") as file:
-            rows = list(csv.reader(file))
-        return [row for row in rows[1:] if len(row) == len(_REJECT_COLUMNS)]
+def _dataset(job: Conversion) -> str:
+    return pathlib.Path(os.path.abspath(job.source)).stem
 
 
-def _write_shards(job: Conversion, split: _Split, shards: list[int],
-                  indices: dict[str, int]) -> None:
-    """Converts the videos of the given shards and writes these one after the other."""
-    jobs = [encoding.VideoJob(entry.path, entry.start, entry.end, job.options)
-            for index in shards for entry in split.parts[index]]
-    # Here, since importing TensorFlow takes seconds that wrong input should not cost, and the
-    # worker processes need none of it.
-    from elo_tf.data import records
-
-    dataset = pathlib.Path(os.path.abspath(job.source)).stem
-
-    def examples(part: list[manifest.Entry], counts: dict[str, Any],
-                 rejects: list[list[str]]) -> Iterator[bytes]:
-        for entry in part:
-            _, clip = next(results)
-            bar.update()
-            if isinstance(clip, Exception):
-                rejects.append([entry.id, job.split, *_reason(clip)])
-                continue
-            _count(counts, clip, entry)
-            yield records.encode_example(
-                clip, example_id=entry.id, path=entry.relative, dataset=dataset,
-                label=indices.get(entry.label), label_name=entry.label)
-
-    with (contextlib.closing(parallel.map_jobs(
-              encoding.encode_video, jobs, min(job.workers, len(jobs)),
-              timeout=JOB_SECONDS)) as results,
-          cli.progress(total=len(jobs), desc=f"converting {job.split}", unit="video") as bar):
-        for index in shards:
-            counts = {"index": index, "name": split.shard_path(index).name,
-                      **dict.fromkeys(_COUNTS, 0)}
-            rejects: list[list[str]] = []
-            records.write_shard(split.shard_path(index),
-                                examples(split.parts[index], counts, rejects))
-            counts["rejected"] = len(rejects)
-            counts["reasons"] = dict(collections.Counter(row[2] for row in rejects))
-            split.add(index, counts, rejects)
+def _write_shards(job: Conversion, state: SplitState, missing: Sequence[int],
+                  labels: dict[str, int]) -> None:
+    """Writes the shards that are missing, and saves the state after each."""
+    # Whole paths, since a task of another machine has another working folder.
+    plans = [ShardPlan(index, os.path.abspath(state.shard_path(index)), _dataset(job),
+                       [_absolute(entry) for entry in state.parts[index]], labels, job.options,
+                       job.melspec)
+             for index in missing]
+    videos = sum(len(plan.entries) for plan in plans)
+    with cli.progress(total=videos, desc=f"converting {job.split}", unit="video") as bar:
+        progress = _Progress(bar)
+        for counts in _engine(job, plans, progress):
+            with naming_output(state.directory):
+                state.add(counts)
+    state.remove_leftovers()
 
 
-def _reason(error: Exception) -> tuple[str, str]:
-    """A reject's reason and detail, the latter on one line."""
-    if isinstance(error, media.MediaError):
-        reason, detail = error.reason, error.detail
-    elif isinstance(error, parallel.WorkerDiedError):
-        reason, detail = "crashed", str(error)
-    else:
-        reason, detail = "failed", f"{type(error).__name__}: {error}"
-    return reason, " ".join(detail.split())
+def _absolute(entry: manifest.Entry) -> manifest.Entry:
+    return dataclasses.replace(entry, path=os.path.abspath(entry.path))
 
 
-def _count(counts: dict[str, Any], clip: encoding.EncodedClip, entry: manifest.Entry) -> None:
-    counts["converted"] += 1
-    counts["seconds"] = round(counts["seconds"] + clip.seconds, 6)
-    counts["frames"] += len(clip.images)
-    counts["with_audio"] += clip.audio is not None
-    counts["silent"] += clip.silent
-    counts["with_flow"] += clip.flows is not None
-    counts["labelled"] += entry.label is not None
-    counts["damaged"] += clip.damaged
-    counts["cut"] += clip.cut
+class _Progress:
+    """Shows videos a second, and beside them clips and how much faster than real time it goes."""
+
+    def __init__(self, bar: Any):
+        self._bar = bar
+        self._began = time.monotonic()
+        self._clips = 0
+        self._seconds = 0.0
+
+    def add(self, videos: int, clips: int, seconds: float) -> None:
+        """Counts videos that are done."""
+        self._clips += clips
+        self._seconds += seconds
+        speed = self._seconds / max(time.monotonic() - self._began, 1e-9)
+        self._bar.set_postfix_str(f"{self._clips} clips, {speed:.0f}x real time", refresh=False)
+        self._bar.update(videos)
+
+
+def _engine(job: Conversion, plans: Sequence[ShardPlan],
+            progress: _Progress) -> Iterator[dict[str, Any]]:
+    """Yields the counts of each shard once it is whole, in any order."""
+    if job.engine == "local":
+        videos = sum(len(plan.entries) for plan in plans)
+        yield from conversion_shards.write_shards(
+            plans, min(job.workers, videos), job.limits, functools.partial(progress.add, 1))
+        return
+    from elo_tf import parallel_ray
+
+    write = functools.partial(conversion_shards.write_shard, limits=job.limits)
+    with parallel_ray.cluster(job.ray_address, max(job.workers, 1)):
+        for _, counts in parallel_ray.run_tasks(write, plans):
+            if isinstance(counts, Exception):
+                raise counts
+            progress.add(counts["videos"], counts["clips"], counts["seconds"])
+            yield counts

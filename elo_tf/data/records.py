@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import numpy as np
@@ -120,10 +120,15 @@ def _float_list(data: bytes) -> bytes:
     return b"\x0a" + bytes(length) + data
 
 
+class _AbortedError(Exception):
+    """Ends the writing of a file that is not wanted any more."""
+
+
 class ShardFile:
     """A TFRecord file that is being written, and that appears only when it is whole.
 
-    Used in a `with` statement: its normal end completes the file, an exception leaves nothing.
+    Either `close` completes it, or `abort` leaves nothing; at the end of a `with` statement, the
+    one or the other as it ended.
 
     Attributes:
       path: the file.
@@ -153,21 +158,32 @@ class ShardFile:
         self.bytes += len(record)
         self.largest = max(self.largest, len(record))
 
+    def close(self) -> None:
+        """Completes the file.
+
+        Raises:
+          UserError: if the file cannot be written; nothing remains.
+        """
+        with self._naming_errors():
+            self._stack.close()
+
+    def abort(self) -> None:
+        """Removes what was written."""
+        # What broke before says it all: a full disk is still full when the writer closes.
+        with contextlib.suppress(OSError, tf.errors.OpError, _AbortedError):
+            self._stack.__exit__(_AbortedError, _AbortedError(), None)
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception) -> bool | None:
-        if exception[0] is None:
-            with self._naming_errors():
-                self._stack.__exit__(*exception)
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        if error is None:
+            self.close()
         else:
-            # What broke first says it all: the disk is still full when the writer closes.
-            with contextlib.suppress(OSError, tf.errors.OpError):
-                self._stack.__exit__(*exception)
-        return None
+            self.abort()
 
     @contextlib.contextmanager
-    def _naming_errors(self):
+    def _naming_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:

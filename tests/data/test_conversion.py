@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from elo_tf.data import conversion, encoding, manifest, schema
+from elo_tf.data import conversion, conversion_state, encoding, manifest, schema
 from elo_tf.errors import UserError
 
 OPTIONS = encoding.VideoOptions(fps=10, min_side=16)
@@ -35,16 +35,19 @@ def convert(source, output, **options):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """All files by name; of those that say how long it took, only the names."""
+    return {path.name: b"" if path.suffix == ".json" else path.read_bytes()
+            for path in sorted(folder.iterdir())}
+
+
+def raw(folder, split="train"):
+    return [record.numpy() for path in sorted(folder.glob(f"{split}-*.tfrecord"))
+            for record in tf.data.TFRecordDataset(str(path))]
 
 
 def examples(folder, split="train"):
-    found = []
-    for path in sorted(folder.glob(f"{split}-*.tfrecord")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            found.append(tf.io.parse_single_sequence_example(
-                record, schema.context_spec(), schema.sequence_spec()))
-    return found
+    return [tf.io.parse_single_sequence_example(
+        record, schema.context_spec(), schema.sequence_spec()) for record in raw(folder, split)]
 
 
 def rejects(folder):
@@ -60,7 +63,7 @@ def converted(videos, tmp_path_factory):
 
 def test_what_is_written(converted):
     output, summary = converted
-    assert set(contents(output)) == {"labels.txt", "rejects.csv", "train.json",
+    assert set(contents(output)) == {"labels.txt", "rejects.csv", "train.json", "summary.json",
                                      "train-00000-of-00002.tfrecord",
                                      "train-00001-of-00002.tfrecord"}
     assert (output / "labels.txt").read_text() == "bend\nrun\nwave\n"
@@ -75,10 +78,18 @@ def test_what_is_written(converted):
         assert len(lists[schema.WAVEFORM].values) == samples
     saved = json.loads((output / "train.json").read_text())
     assert summary == saved | {"unchanged": False}
-    expected = {"complete": True, "converted": 6, "rejected": 2, "with_audio": 1, "silent": 0,
-                "with_flow": 6, "labelled": 6, "frames": 39, "seconds": 3.9, "fps": 10,
-                "min_side": 16, "flow": "dis", "reasons": {"undecodable": 1, "empty_file": 1}}
+    shards = [output / f"train-0000{i}-of-00002.tfrecord" for i in range(2)]
+    expected = {"complete": True, "videos": 8, "converted": 6, "rejected": 2, "clips": 6,
+                "with_audio": 1, "silent": 0, "with_flow": 6, "labelled": 6, "frames": 39,
+                "seconds": 3.9, "damaged": 0, "cut": 0, "fps": 10, "min_side": 16, "flow": "dis",
+                "reasons": {"undecodable": 1, "empty_file": 1}, "incomplete": {},
+                "source_fps": {"10": 6}, "sizes": {"16x16": 6},
+                "bytes": sum(path.stat().st_size for path in shards) - 16 * 6,
+                "largest_record": max(map(len, raw(output)))}
     assert expected.items() <= saved.items()
+    assert sum(shard["bytes"] for shard in saved["shards"]) == saved["bytes"]
+    assert [shard["clips"] for shard in saved["shards"]] == [
+        len(list(tf.data.TFRecordDataset(str(path)))) for path in shards]
 
 
 def test_rejects_give_path_split_reason_and_detail(converted):
@@ -89,7 +100,7 @@ def test_rejects_give_path_split_reason_and_detail(converted):
 
 
 def test_workers_do_not_change_the_bytes(videos, converted, tmp_path):
-    for workers in (1, 2):
+    for workers in (1, 2, 3):
         convert(videos, tmp_path / str(workers), workers=workers)
         assert contents(tmp_path / str(workers)) == contents(converted[0])
 
@@ -116,15 +127,15 @@ def test_other_settings_are_refused_by_name(videos, converted):
 
 
 def test_an_interrupted_conversion_goes_on(videos, converted, tmp_path, monkeypatch):
-    original = conversion._Split.add
+    original = conversion_state.SplitState.add
 
     def interrupted(*arguments):
         original(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(conversion._Split, "add", interrupted)
+    monkeypatch.setattr(conversion_state.SplitState, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert(videos, tmp_path, workers=2)
+        convert(videos, tmp_path, workers=1)
     monkeypatch.undo()
     assert not json.loads((tmp_path / "train.json").read_text())["complete"]
     first = tmp_path / "train-00000-of-00002.tfrecord"
@@ -133,7 +144,10 @@ def test_an_interrupted_conversion_goes_on(videos, converted, tmp_path, monkeypa
     convert(videos, tmp_path)
     assert first.stat().st_mtime_ns == time
     assert contents(tmp_path) == contents(converted[0])
-    first.unlink()  # A lost shard is made again.
+    first.unlink()  # A lost shard is made again, and one that lost its end.
+    assert not convert(videos, tmp_path)["unchanged"]
+    assert contents(tmp_path) == contents(converted[0])
+    first.write_bytes(first.read_bytes()[:-1])
     assert not convert(videos, tmp_path)["unchanged"]
     assert contents(tmp_path) == contents(converted[0])
 
@@ -190,7 +204,7 @@ def test_no_usable_video(tmp_path):
     assert len(rejects(tmp_path / "out")) == 4
 
 
-def test_shards_mix_the_videos_and_are_clamped():
+def test_shards_mix_the_videos():
     entries = [manifest.Entry(id=f"{i:03d}", path="", relative="") for i in range(100)]
     parts = conversion._partition(entries, conversion.Conversion("", "", "train", shards=7))
     assert sorted(len(part) for part in parts) == [14] * 5 + [15] * 2
@@ -202,7 +216,8 @@ def test_shards_mix_the_videos_and_are_clamped():
     other = conversion._partition(entries, conversion.Conversion("", "", "t", shards=7, seed=1))
     assert other != parts
     assert len(conversion._partition(entries, conversion.Conversion("", "", "t"))) == 10
-    assert len(conversion._partition(entries[:3], conversion.Conversion("", "", "t", 9))) == 3
+    with pytest.raises(UserError, match="--shards=9, but there are only 3 videos.*--shards=3"):
+        conversion._partition(entries[:3], conversion.Conversion("", "", "t", 9))
 
 
 def test_strays_are_not_overwritten(videos, tmp_path):
