@@ -156,14 +156,18 @@ def check_file(path: str) -> None:
 
 
 def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av.VideoStream:
+    """The stream marked as default, of several the largest, of those the first (our choice)."""
     streams = [stream for stream in container.streams.video
                if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise MediaError("no_video_stream", "the file has no video stream")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
         raise MediaError("undecodable", "there is no decoder for its video stream")
+    stream = max(known, key=lambda stream: (
+        bool(stream.disposition & Disposition.default),
+        stream.codec_context.width * stream.codec_context.height))
+    context = stream.codec_context
     if context.width * context.height > max_pixels:
         raise MediaError("too_large", f"frames of {context.width}x{context.height} pixels, more "
                          f"than the limit of {max_pixels} pixels")
