@@ -50,7 +50,8 @@ class Candidate:
       histogram: each cluster's share, largest first.
       spread: of the features; None where unknown.
       effective_rank: of the features; None where unknown.
-      seconds: wall time by part: total, train, features, cluster.
+      seconds: wall time by part: total, train, features, cluster; and wait, the part of train for
+        which the devices waited for data.
       worker: "host:pid" of the process that evaluated it.
     """
 

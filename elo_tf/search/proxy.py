@@ -21,6 +21,7 @@ from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
 from elo_tf.search.loop import CandidateError
 from elo_tf.training.batch_statistics import BatchStatistics
+from elo_tf.training.data_wait import DataWait
 from elo_tf.training.devices import StepProgress, distribute, make_strategy
 from elo_tf.training.optimization import create_slots, make_optimizer
 from elo_tf.views.clip_views import ClipViews
@@ -68,6 +69,7 @@ class Proxy:
             self.model = make_model(clip, space, seed=seed)
             self.model.compile(optimizer=optimizer(steps))
             create_slots(self.model.optimizer, self.model.trainable_variables)
+        self._wait = DataWait(self.model)
         self._variables = [*self.model.variables, *self.model.optimizer.variables()]
         initial = [tf.identity(variable) for variable in self._variables]
 
@@ -102,7 +104,7 @@ class Proxy:
 
         Returns:
           fitness, status, losses (raw, of the last step), histogram, spread, effective_rank,
-          and seconds of training, features and clustering.
+          and seconds of training, of its waits for data, of features and of clustering.
 
         Raises:
           CandidateError: if the training diverges or runs out of memory.
@@ -110,12 +112,15 @@ class Proxy:
         started = time.perf_counter()
         self._reset()
         self.model.set_weights_by_name(weights)
+        self._wait.take()
         losses = self._train()
+        waited = self._wait.take().seconds
         trained = time.perf_counter()
         report = self.measure()
         total = time.perf_counter() - started
         return {**report, "losses": losses,
-                "seconds": {"train": trained - started, **report["seconds"], "total": total}}
+                "seconds": {"train": trained - started, "wait": waited, **report["seconds"],
+                            "total": total}}
 
     def measure(self) -> dict:
         """Fitness of the RGB encoder as it is; see `evaluate`."""
@@ -136,7 +141,7 @@ class Proxy:
     @property
     def traces(self) -> int:
         """How often the train step was traced."""
-        return self.model.train_function.experimental_get_tracing_count()
+        return self._wait.traces
 
     def _train(self) -> dict[str, float]:
         progress = StepProgress(self._steps, "  candidate")

@@ -70,6 +70,10 @@ class StepProgress(tf.keras.callbacks.Callback):
         """One step more."""
         self._bar.update()
 
+    def show(self, note: str):
+        """Adds a note behind the bar."""
+        self._bar.set_postfix_str(note, refresh=False)
+
     def close(self):
         """Ends the bar's line."""
         self._bar.close()

@@ -17,6 +17,7 @@ from elo_tf.pretraining import PretrainingModel
 from elo_tf.training import encoder_files
 from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.checkpoints import Checkpoints
+from elo_tf.training.data_wait import DataWait, Waited
 from elo_tf.training.devices import StepProgress, distribute, make_strategy
 from elo_tf.training.heldout import HeldoutLosses
 from elo_tf.training.optimization import create_slots, make_optimizer
@@ -114,11 +115,14 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
 
     if start < steps:
         progress = StepProgress(steps, "pretraining", initial=start)
-        log = RunLog(checkpoints, folder / LOSSES, start=start, checkpoint_every=checkpoint_every)
+        log = RunLog(checkpoints, folder / LOSSES, start=start, checkpoint_every=checkpoint_every,
+                     wait=DataWait(model), progress=progress)
         model.fit(distribute(strategy, batches("fit", seed, start)), steps_per_epoch=log_every,
                   initial_epoch=start // log_every, epochs=steps // log_every, verbose=0,
                   callbacks=[progress, log])
         progress.close()
+        logging.info("trained %d steps in %.0f s, of which %.1f%% waiting for data",
+                     steps - start, log.waited.wall, 100 * log.waited.share)
 
     result["after"] = heldout()
     files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
@@ -128,12 +132,23 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
 
 
 class RunLog(tf.keras.callbacks.Callback):
-    """Writes losses.jsonl and checkpoints at the end of every `fit` epoch of `log_every` steps."""
+    """Writes losses.jsonl and checkpoints at the end of every `fit` epoch of `log_every` steps.
+
+    A line holds the step, the total, the losses and `data_wait`, the share of the wall time since
+    the last line for which the devices waited for data: the only number that differs between two
+    runs of one configuration.
+
+    Attributes:
+      waited: for data, since the start of this process.
+    """
 
     def __init__(self, checkpoints: Checkpoints, path: pathlib.Path, *, start: int,
-                 checkpoint_every: int):
+                 checkpoint_every: int, wait: DataWait, progress: StepProgress):
         """Opens the log, without what was logged after the checkpoint at step `start`."""
         super().__init__()
+        self.waited = Waited(0.0, 0.0)
+        self._wait = wait
+        self._progress = progress
         self._checkpoints = checkpoints
         self._path = path
         self._checkpoint_every = checkpoint_every
@@ -151,9 +166,13 @@ class RunLog(tf.keras.callbacks.Callback):
         step = self._checkpoints.step
         losses = dict(zip(self.model.names, map(float, logs["losses"]), strict=True))
         check_finite(losses, step)
+        waited = self._wait.take()
+        self.waited += waited
+        self._progress.show(f"waiting for data {waited.share:.0%}")
         with open(self._path, "a", encoding="utf-8") as log:
             log.write(json.dumps(
-                {"step": step, "total": float(logs["total"]), "losses": losses}) + "\n")
+                {"step": step, "total": float(logs["total"]), "losses": losses,
+                 "data_wait": round(waited.share, 4)}) + "\n")
         if step % self._checkpoint_every == 0:
             self._checkpoints.save()
 

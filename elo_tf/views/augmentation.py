@@ -103,6 +103,11 @@ class Augmentation:
         self._gaussian_blur = ops.GaussianBlur(blur_sigma[1]) if self.blurs else None
 
     @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self.crops or self._flip or self.colours or self.blurs or self.masks)
+
+    @property
     def crops(self) -> bool:
         """Whether clips are cropped."""
         return (*self._area, *self._aspect) != (1, 1, 1, 1)
@@ -139,7 +144,8 @@ class Augmentation:
         area = self._area[0] + draws.area * (self._area[1] - self._area[0])
         # Neither side is longer than the frame as long as area <= aspect <= 1 / area.
         fits = -tf.math.log(area)
-        least, most = (tf.clip_by_value(math.log(x), -fits, fits) for x in self._aspect)
+        least, most = (tf.clip_by_value(tf.fill(tf.shape(area), math.log(x)), -fits, fits)
+                       for x in self._aspect)
         aspect = tf.exp(least + draws.aspect * (most - least))
         height, width = (tf.minimum(tf.sqrt(x), 1.0) for x in (area / aspect, area * aspect))
         box = [draws.top * (1.0 - height), draws.left * (1.0 - width), height, width]

@@ -135,8 +135,7 @@ class GaussianBlur:
         pictures = tf.reshape(tf.transpose(video, [0, 2, 3, 1, 4]),
                               [-1, height, width, frames * channels])
         pictures = tf.pad(pictures, [[0, 0], [margin] * 2, [margin] * 2, [0, 0]], "REFLECT")
-        blurred = tf.map_fn(blur, (pictures, sigma), fn_output_signature=tf.TensorSpec(
-            [height + 2 * margin, width + 2 * margin, frames * channels], tf.float32))
+        blurred = tf.vectorized_map(blur, (pictures, sigma))
         blurred = blurred[:, margin:margin + height, margin:margin + width]
         return tf.transpose(tf.reshape(blurred, [-1, height, width, frames, channels]),
                             [0, 3, 1, 2, 4])

@@ -50,7 +50,7 @@ class ClipViews:
         self._log_mel = log_mel(sample_rate=spec.sample_rate, mel_bins=spec.mel_bins,
                                 hop_seconds=spec.mel_hop_seconds,
                                 window_seconds=ANALYSIS_SECONDS)
-        self._augmentation = augmentation
+        self._augmentation = augmentation if augmentation and augmentation.active else None
         self._drawn: ClipDraws | None = None
         self._made: dict[tuple[str, ...], tf.Tensor] = {}
 

@@ -8,6 +8,7 @@ import pytest
 from elo_tf.errors import UserError
 from elo_tf.training import final
 from elo_tf.training.checkpoints import Checkpoints
+from elo_tf.training.data_wait import Waited
 from elo_tf.training.optimization import create_slots, make_optimizer
 
 NAMES = ("rgb/reconstruct", "rgb/shuffle")
@@ -88,6 +89,27 @@ def test_a_damaged_checkpoint_is_refused(trained, make_model, tmp_path, damage):
         Checkpoints(make_model(), tmp_path).restore()
 
 
+class Stopwatch:
+    """Stands in for the measurement of waits, and for the progress bar."""
+
+    def __init__(self):
+        self.shown = []
+
+    def take(self):
+        return Waited(0.5, 2.0)
+
+    def show(self, note):
+        self.shown.append(note)
+
+
+def run_log(model, folder, start=0):
+    watch = Stopwatch()
+    log = final.RunLog(Checkpoints(model, folder / "checkpoints"), folder / "losses.jsonl",
+                       start=start, checkpoint_every=4, wait=watch, progress=watch)
+    log.set_model(model)
+    return log, watch
+
+
 def entry(step):
     return json.dumps({"step": step, "total": 1.0, "losses": {}}) + "\n"
 
@@ -95,21 +117,21 @@ def entry(step):
 def test_the_log_is_kept_up_to_the_checkpoint(trained, tmp_path):
     path = tmp_path / "losses.jsonl"
     path.write_text(entry(2) + entry(4) + entry(6) + entry(8)[:12])
-    checkpoints = Checkpoints(trained, tmp_path / "checkpoints")
-    final.RunLog(checkpoints, path, start=4, checkpoint_every=4)
+    run_log(trained, tmp_path, start=4)
     assert path.read_text() == entry(2) + entry(4)
-    final.RunLog(checkpoints, path, start=0, checkpoint_every=4)
+    run_log(trained, tmp_path)
     assert path.read_text() == ""
 
 
 def test_the_log_stops_at_the_first_loss_that_is_not_finite(trained, tmp_path):
     trained.optimizer.iterations.assign(4)
-    log = final.RunLog(Checkpoints(trained, tmp_path / "checkpoints"), tmp_path / "losses.jsonl",
-                       start=0, checkpoint_every=4)
-    log.set_model(trained)
+    log, watch = run_log(trained, tmp_path)
     log.on_epoch_end(0, {"total": 0.75, "losses": np.array([1.0, 0.5])})
     assert json.loads((tmp_path / "losses.jsonl").read_text()) == {
-        "step": 4, "total": 0.75, "losses": {"rgb/reconstruct": 1.0, "rgb/shuffle": 0.5}}
+        "step": 4, "total": 0.75, "losses": {"rgb/reconstruct": 1.0, "rgb/shuffle": 0.5},
+        "data_wait": 0.25}
+    assert watch.shown == ["waiting for data 25%"]
+    assert (log.waited.seconds, log.waited.wall) == (0.5, 2.0)
     for bad in (np.nan, np.inf):
         with pytest.raises(FloatingPointError, match="the loss rgb/shuffle is .* at step 4"):
             log.on_epoch_end(1, {"total": bad, "losses": np.array([1.0, bad])})
