@@ -12,6 +12,7 @@ from elo_tf.models.normalization import batch_norm
 from elo_tf.pretraining import PretrainingModel
 from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.heldout import HeldoutLosses
+from elo_tf.views.augmentation import Augmentation
 
 NAMES = LossSpace().names
 YES, NO = (True,) * 8, (False,) * 8
@@ -34,10 +35,10 @@ def small_encoder(channels, name, audio=False):
 
 @pytest.fixture(scope="module")
 def make_small_model(tiny_clip):
-    def make(names=None, seed=1):
+    def make(names=None, seed=1, **options):
         return PretrainingModel(
             tiny_clip, LossSpace(), names=names, seed=seed, make_video_encoder=small_encoder,
-            make_audio_encoder=functools.partial(small_encoder, audio=True))
+            make_audio_encoder=functools.partial(small_encoder, audio=True), **options)
 
     return make
 
@@ -242,6 +243,54 @@ def test_a_pruned_model_is_the_needed_part_of_the_whole_one(
         for mine, other in zip(
                 encoder.weights, one.model.encoders[modality].weights, strict=True):
             np.testing.assert_array_equal(mine, whole[other.ref()])
+
+
+@pytest.mark.parametrize("names, modalities, other", (
+    (("rgb/shuffle",), ("rgb",), False),
+    (("gray/transfer", "rgb/reverse"), ("rgb",), False),
+    (("rgb/transfer",), ("rgb", "flow"), False),
+    (("distill/audio/block1",), ("rgb", "audio"), False),
+    (("rgb/align",), ("rgb", "audio"), True),
+    (("flow/align",), ("rgb", "flow"), True),
+    (NAMES, ("rgb", "flow", "audio"), True),
+))
+def test_batches_need_hold_no_more_than_the_losses_use(
+        names, modalities, other, make_small_model, make_tiny_batch):
+    model = make_small_model(names)
+    assert model.modalities == modalities and model.needs_other == other
+    if names == NAMES:
+        return
+    batch = make_tiny_batch(17)
+    wanted = {"key", "index", *modalities}
+    wanted |= {f"has_{m}" for m in modalities if m != "rgb"}
+    if other:
+        wanted |= {f"other_{m}" for m in modalities} | {"has_other"}
+    losses = [model.test_step({k: tf.constant(v) for k, v in batch.items() if k in keys})["losses"]
+              for keys in (wanted, set(batch))]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+AUGMENTATION = {"crop_area": (0.3, 1.0), "flip": 0.5, "brightness": 0.2, "contrast": 0.4,
+                "hue": 0.1, "blur": 0.5, "time_masks": 1, "freq_masks": 1}
+
+
+def test_two_devices_augment_as_one(make_small_model, make_tiny_batch, two_replicas):
+    names = ("rgb/predict", "audio/align")
+    make = functools.partial(
+        make_small_model, names, make_augmentation=functools.partial(Augmentation, **AUGMENTATION))
+    batch = make_tiny_batch(18)
+    losses = []
+    for strategy in (tf.distribute.MirroredStrategy(["CPU:0"]), two_replicas):
+        trainer = Trainer(make, strategy)
+        trainer.reset(dict.fromkeys(names, 0.5))
+        losses.append(trainer.train(batch)[0]["losses"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    # Only what is trained on is augmented.
+    tensors = {name: tf.constant(value) for name, value in batch.items()}
+    plain, tested = (model.test_step(tensors)["losses"].numpy()
+                     for model in (make_small_model(names), make()))
+    np.testing.assert_array_equal(tested, plain)
+    assert (np.abs(losses[0] / plain - 1) > 1e-3).all()
 
 
 def test_another_seed_gives_other_initial_variables(make_small_model):
