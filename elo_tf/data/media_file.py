@@ -15,8 +15,10 @@ import av
 from av.stream import Disposition
 
 # FFmpeg's names of the containers that hold their media themselves.
-_CONTAINERS = ("asf,avi,flv,gif,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg,rm,webm,"
-               "yuv4mpegpipe")
+_CONTAINERS = "asf,avi,gif,h264,hevc,m4v,matroska,mov,mpegvideo,ogg,rm,webm,yuv4mpegpipe"
+
+_HEADERLESS = "flv,mpeg,mpegts"
+"""The same, where streams appear only with their packets: opening decodes some, without limits."""
 
 _INDEXED = ("mov", "matroska")
 """Containers whose index says where decoding can begin."""
@@ -124,12 +126,17 @@ def open_file(path: str, limits: Limits) -> Iterator[MediaFile]:
       MediaError: with the reason, if the file cannot be used.
     """
     check_file(path)
+    # The prefix keeps names such as "concat:a.mp4" from being read as addresses.
+    url = f"file:{os.path.abspath(path)}"
     try:
-        # The prefix keeps names such as "concat:a.mp4" from being read as addresses. The limit of
-        # pixels is for the decoders that look at the first frames here.
-        with av.open(f"file:{os.path.abspath(path)}", metadata_errors="replace",
-                     options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS,
-                              "max_pixels": str(limits.max_pixels)}) as container:
+        try:
+            container = _open(url, _CONTAINERS, limits)
+        except av.error.ArgumentError:
+            with _open(url, _HEADERLESS, limits, codec_whitelist="none") as headers:
+                for stream in headers.streams.video:
+                    _check_size(stream, limits.max_pixels)
+            container = _open(url, _HEADERLESS, limits)
+        with container:
             yield MediaFile(container, limits.max_pixels)
     except av.error.ArgumentError as error:
         raise MediaError("unknown_container", "not a video container, or one that is not read "
@@ -137,6 +144,14 @@ def open_file(path: str, limits: Limits) -> Iterator[MediaFile]:
     except av.FFmpegError as error:
         text = error.strerror or str(error)
         raise MediaError("undecodable", f"not a media file that can be opened ({text})") from error
+
+
+def _open(url: str, containers: str, limits: Limits,
+          **options: str) -> av.container.InputContainer:
+    # The limit of pixels is for the decoders that look at the first frames here.
+    return av.open(url, metadata_errors="replace", options={
+        "protocol_whitelist": "file", "format_whitelist": containers,
+        "max_pixels": str(limits.max_pixels), **options})
 
 
 def check_file(path: str) -> None:
@@ -167,15 +182,20 @@ def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av
     stream = max(known, key=lambda stream: (
         bool(stream.disposition & Disposition.default),
         stream.codec_context.width * stream.codec_context.height))
+    _check_size(stream, max_pixels)
     context = stream.codec_context
-    if context.width * context.height > max_pixels:
-        raise MediaError("too_large", f"frames of {context.width}x{context.height} pixels, more "
-                         f"than the limit of {max_pixels} pixels")
     context.options = {"max_pixels": str(max_pixels)}
     # Several threads would make what is saved of a damaged file depend on chance.
     context.thread_count = 1
     context.thread_type = "NONE"
     return stream
+
+
+def _check_size(stream: av.VideoStream, max_pixels: int) -> None:
+    context = stream.codec_context
+    if context is not None and context.width * context.height > max_pixels:
+        raise MediaError("too_large", f"frames of {context.width}x{context.height} pixels, more "
+                         f"than the limit of {max_pixels} pixels")
 
 
 def _decode(stream: av.stream.Stream, packet: av.Packet | None) -> tuple[list, bool]:
