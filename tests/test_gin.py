@@ -48,6 +48,15 @@ def test_the_networks_of_a_shipped_file_can_be_built(file, two_logical_devices):
         assert set(encoder.output) == {"block1", "block2", "block3", "block4", "embedding"}
 
 
+def test_the_defaults_augment_nothing_and_the_shipped_set_everything():
+    for files, on in (([], False), (["data/augmentation.gin"], True)):
+        gin.clear_config()
+        configuration.parse(files, [])
+        augmentation = gin.get_configurable("Augmentation")()
+        assert [augmentation.active, augmentation.crops, augmentation.colours, augmentation.blurs,
+                augmentation.masks] == [on] * 5
+
+
 def test_the_defaults_are_those_of_the_code():
     configuration.parse([], [])
     compared = 0
