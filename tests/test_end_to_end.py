@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from elo_tf.data import pipeline
+from elo_tf.data import parsing, pipeline, sampling
+from elo_tf.data.record_set import Records
 from elo_tf.features import FeatureExtractor
 from elo_tf.search.journal import read_journal
 from elo_tf.training import encoder_files
@@ -184,6 +185,9 @@ def test_the_final_training_needs_only_the_best_loss(pretrained, searched):
         total = sum(wanted[name] * loss for name, loss in entry["losses"].items())
         assert abs(entry["total"] - total) < 1e-4 * abs(total)
     assert "12/12" in done.stderr
+    assert re.search(r"trained 12 steps in \d+ s, of which [\d.]+% waiting for data", done.stderr)
+    journal = read_journal(searched[0] / "journal.jsonl")
+    assert all(0 <= x.seconds["wait"] <= x.seconds["train"] for x in journal.candidates)
 
 
 def test_a_killed_training_ends_with_the_same_network(workshop):
@@ -235,16 +239,16 @@ def test_evaluation_scores_both_networks(evaluated):
 def test_the_export_embeds_like_the_features(workshop, pretrained, exported):
     encoder_dir = pretrained[0] / "encoder"
     clip = encoder_files.load_clip(encoder_dir)
-    records = pipeline.Records(str(workshop.root / "records"))
+    records = Records(str(workshop.root / "records"))
     clips = pipeline.testing_clips(records, "test", clip, batch_size=12)
     features = FeatureExtractor(encoder_files.load_encoder(encoder_dir), clip)(clips)
     # The stored frames that the evaluation saw, whole, as a user would send them.
     examples = tf.data.TFRecordDataset(records.shards("test"))
-    parsed = [pipeline.parse(example, clip) for example in examples]
+    parsed = [parsing.parse(example, clip) for example in examples]
     frames, jpegs = [], []
     for record in parsed:
-        places = pipeline.spread_windows(record["track"], 1, clip.frames)
-        stored = pipeline.window_of(record["track"], places[0, 0], clip.frames).numpy()
+        places = sampling.spread_windows(record["track"], 1, clip.frames)
+        stored = sampling.window_of(record["track"], places[0, 0], clip.frames).numpy()
         jpegs.append(record["images"].numpy()[stored])
         frames.append([tf.io.decode_jpeg(x, dct_method="INTEGER_ACCURATE") for x in jpegs[-1]])
     model = tf.saved_model.load(exported)

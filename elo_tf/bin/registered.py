@@ -1,7 +1,7 @@
 """Imports every module that registers something with gin, so that any binary reads any gin file."""
 
 from elo_tf import losses, pretraining  # noqa: F401
-from elo_tf.data import clip_spec, pipeline  # noqa: F401
+from elo_tf.data import clip_spec, record_set  # noqa: F401
 from elo_tf.evaluation import evaluate, protocols  # noqa: F401
 from elo_tf.fitness import clustering, fitness, guards  # noqa: F401
 from elo_tf.models import (  # noqa: F401

@@ -12,7 +12,7 @@ from absl import flags
 
 from elo_tf import cli
 from elo_tf.bin import configuration
-from elo_tf.data.pipeline import Records
+from elo_tf.data.record_set import Records
 from elo_tf.reporting import record_samples, report
 from elo_tf.training import encoder_files, final
 

@@ -17,16 +17,17 @@ def track_of(frames: tf.Tensor, frame_rate: tf.Tensor, fps: float) -> tf.Tensor:
 
     Args:
       frames: int32 [], number of stored frames.
-      frame_rate: float32 [], of the record; 0 (not stored) is taken to be `fps`.
+      frame_rate: float32 [], of the record.
       fps: of the clip.
 
     Returns:
       int32 [M], at least one entry, never past the last frame.
     """
-    rate = tf.where(frame_rate > 0, frame_rate, fps)
-    length = tf.maximum(tf.cast(tf.round(tf.cast(frames, tf.float32) / rate * fps), tf.int32), 1)
-    # The small number keeps j * rate / fps from falling under an integer by rounding.
-    track = tf.cast(tf.floor(tf.range(length, dtype=tf.float32) * rate / fps + 1e-3), tf.int32)
+    length = tf.cast(tf.round(tf.cast(frames, tf.float32) / frame_rate * fps), tf.int32)
+    # The small number keeps j * frame_rate / fps from falling under an integer by rounding.
+    track = tf.floor(
+        tf.range(tf.maximum(length, 1), dtype=tf.float32) * frame_rate / fps + 1e-3)
+    track = tf.cast(track, tf.int32)
     return tf.minimum(track, frames - 1)
 
 
@@ -86,26 +87,3 @@ def spread_windows(track: tf.Tensor, windows: int, frames: int) -> tf.Tensor:
         num_steps=frames, stride=1)
     places = tf.reshape(places, [-1, frames])
     return places if windows > 1 else places[1:2]
-
-
-def waveform_window(waveform: tf.Tensor, start: tf.Tensor, track_length: tf.Tensor, frames: int,
-                    spec: ClipSpec) -> tf.Tensor:
-    """The samples that sound while a window is shown.
-
-    Args:
-      waveform: float32 [S], at `spec.sample_rate`, from the first frame on.
-      start: int32 [], of the window on the track.
-      track_length: int32 []; where the frames start again, so does the sound.
-      frames: of the window.
-      spec: the clip's size.
-
-    Returns:
-      float32 [spec.samples(frames)]; zero past the end of the waveform.
-    """
-    per_frame = spec.sample_rate / spec.fps
-    first = tf.cast(tf.round(tf.cast(start, tf.float32) * per_frame), tf.int32)
-    period = tf.cast(tf.round(tf.cast(track_length, tf.float32) * per_frame), tf.int32)
-    places = tf.math.floormod(first + tf.range(spec.samples(frames)), period)
-    size = tf.shape(waveform)[0]
-    sound = tf.gather(tf.pad(waveform, [[0, 1]]), tf.minimum(places, size))
-    return tf.ensure_shape(sound, [spec.samples(frames)])

@@ -99,6 +99,8 @@ def context_spec() -> dict[str, Any]:
 
     return {
         EXAMPLE_ID: scalar(tf.string, ""),
+        MEDIA_ID: scalar(tf.string, ""),
+        FILENAME: scalar(tf.string, ""),
         IMAGE_FRAME_RATE: scalar(tf.float32, 0.0),
         IMAGE_HEIGHT: scalar(tf.int64, 0),
         IMAGE_WIDTH: scalar(tf.int64, 0),

@@ -3,12 +3,14 @@
 import tensorflow as tf
 
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import Records, testing_clips
+from elo_tf.data.pipeline import testing_clips
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.reporting.samples import Sample
 from elo_tf.views.clip_views import FLOW_SCALE, RGB_MEAN, RGB_SCALE, ClipViews
 
 
-def read_samples(records: Records, split: str, clip: ClipSpec, count: int = 4) -> list[Sample]:
+def read_samples(records: Records | MixedRecords, split: str, clip: ClipSpec,
+                 count: int = 4) -> list[Sample]:
     """Reads clips, those with sound and flow first among the first few dozen.
 
     Args:

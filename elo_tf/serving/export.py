@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 from elo_tf import files, provenance
-from elo_tf.data import pipeline
+from elo_tf.data import decoding
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.errors import UserError
 from elo_tf.training import encoder_files
@@ -93,10 +93,10 @@ class EmbeddingModule(tf.Module):
     def _squared(self, images: tf.Tensor) -> tf.Tensor:
         """Centre square of images uint8 [N, H, W, 3], as uint8 [N, size, size, 3]."""
         shape = tf.shape(images)
-        box = pipeline.centre_box(shape[1], shape[2], self._clip)
+        box = decoding.spread_box(shape[1], shape[2], self._clip)
         images = tf.image.crop_to_bounding_box(images, box[0], box[1], box[2], box[3])
         size = self._clip.size
-        return tf.ensure_shape(pipeline.resize(images, size), [None, size, size, 3])
+        return tf.ensure_shape(decoding.resize(images, size), [None, size, size, 3])
 
     def _embedded(self, images: tf.Tensor, *, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Embedding of images uint8 [B * t, size, size, 3], t <= `frames`."""

@@ -25,11 +25,6 @@ def test_track_has_the_frame_shown_at_each_instant(frames, rate, fps):
     assert track.tolist() == shown
 
 
-def test_a_record_without_a_rate_is_taken_frame_by_frame():
-    assert sampling.track_of(tf.constant(5), tf.constant(0.0), 6.0).numpy().tolist() == [
-        0, 1, 2, 3, 4]
-
-
 def windows(length: int, spec: ClipSpec, draws: int) -> np.ndarray:
     @tf.function
     def all_of_them():
@@ -74,20 +69,6 @@ def test_testing_windows_are_spread_and_one_is_the_middle(length, count, frames,
     assert places.shape == (count, frames)
     assert places[:, 0].tolist() == expected
     assert np.array_equal(places, (places[:, :1] + np.arange(frames)) % length)
-
-
-@pytest.mark.parametrize(("start", "track"), [(0, 10), (3, 10), (8, 10), (0, 2), (1, 3)])
-@pytest.mark.parametrize("fps", [6.0, 7.0])
-def test_sound_is_cut_on_the_clock_of_the_frames(start, track, fps):
-    spec = ClipSpec(frames=4, fps=fps)
-    waveform = np.random.default_rng(0).normal(size=round(track / fps * 16000) - 50).astype("f")
-    cut = sampling.waveform_window(
-        tf.constant(waveform), tf.constant(start), tf.constant(track), 4, spec).numpy()
-    period = round(track * 16000 / fps)
-    repeated = np.tile(np.concatenate([waveform, np.zeros(period - len(waveform))]), 8)
-    first = round(start * 16000 / fps)
-    assert len(cut) == round(4 * 16000 / fps) + 400  # and one analysis window of 25 ms
-    assert np.array_equal(cut, repeated[first:first + len(cut)].astype("f"))
 
 
 def test_pick_is_uniform_and_never_past_the_end():
