@@ -80,9 +80,11 @@ class Proxy:
 
         self._reset = reset
         training = training_clips(records, split, clip, batch_size=batch_size, seed=seed,
-                                  part="fit").take(steps)
-        heldout = testing_clips(records, split, clip, batch_size=batch_size, part="heldout").map(
-            lambda batch: {name: batch[name] for name in ("rgb", "id", "label")})
+                                  part="fit", modalities=self.model.modalities,
+                                  other=self.model.needs_other).take(steps)
+        heldout = testing_clips(
+            records, split, clip, batch_size=batch_size, part="heldout", modalities=("rgb",)).map(
+                lambda batch: {name: batch[name] for name in ("rgb", "id", "label")})
         statistics = training.take(statistics_steps).map(lambda batch: batch["rgb"])
         if cache:
             training, heldout, statistics = (

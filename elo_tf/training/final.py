@@ -89,7 +89,8 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
 
     def batches(part: str, batch_seed: int, start_step: int = 0) -> tf.data.Dataset:
         return training_clips(records, split, clip, batch_size=batch_size, seed=batch_seed,
-                              part=part, start_step=start_step)
+                              part=part, start_step=start_step, modalities=model.modalities,
+                              other=model.needs_other)
 
     # A stream of its own for what is not trained on.
     unseen = batches("heldout", seed + 1).take(heldout_steps)
@@ -98,7 +99,9 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
 
     def save_rgb(name: str) -> None:
         encoder = model.encoders["rgb"]
-        estimate_rgb_statistics(statistics, clip, batches("fit", seed + 2).take(statistics_steps))
+        frames = training_clips(records, split, clip, batch_size=batch_size, seed=seed + 2,
+                                part="fit", modalities=("rgb",), other=False)
+        estimate_rgb_statistics(statistics, clip, frames.take(statistics_steps))
         encoder_files.save_encoder(encoder, folder / ENCODER, name)
 
     start = checkpoints.restore()
