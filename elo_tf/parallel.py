@@ -63,8 +63,8 @@ def stream_jobs(function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterab
       workers: number of processes; 0 runs everything in this one, lane after lane.
       timeout: seconds without a result after which a job's process is ended; None for no limit.
         Time that the process stands still does not count. Only for workers.
-      memory: bytes that each process may hold; beyond them jobs end with `MemoryError`, or, where
-        a library does not expect it, with the process. Only for workers.
+      memory: bytes that each process may take for its jobs; beyond them these end with
+        `MemoryError`, or, where a library does not expect it, with the process. Only for workers.
       ahead_bytes: results that may wait here, in bytes.
       retries: how often a job whose process died or ran out of memory is begun anew in a fresh
         process, since that may have had nothing to do with the job. Items that came already are

@@ -6,11 +6,11 @@ machine's loopback only and asks for a token that only this process and its chil
 """
 
 import contextlib
-import functools
 import logging
 import os
 import pickle
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -33,6 +33,9 @@ def cluster(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if address is None:
         # Read when Ray is imported. The user's own settings come first.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Where there is only one machine, all of Ray listens on its loopback, and else, whatever
+        # address the node is given, on all of its addresses.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
@@ -43,6 +46,8 @@ def cluster(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        _check_address(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -56,6 +61,18 @@ def cluster(address: str | None = None, cpus: int | None = None) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Says in seconds that nobody listens, which Ray itself would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # Such as "auto", for which Ray looks on this machine.
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster at {address}: {error}; start one (ray start --head), or "
+                        "give the address that it printed") from error
 
 
 def run_tasks(function: Callable[[Any], Any], jobs: Iterable[Any], *,
@@ -74,8 +91,8 @@ def run_tasks(function: Callable[[Any], Any], jobs: Iterable[Any], *,
     """
     import ray
 
-    task = ray.remote(num_cpus=1, max_retries=retries)(functools.partial(_attempt, function))
-    running = {task.remote(job): index for index, job in enumerate(jobs)}
+    task = ray.remote(num_cpus=1, max_retries=retries)(_attempt)
+    running = {task.remote(function, job): index for index, job in enumerate(jobs)}
     while running:
         [done], _ = ray.wait(list(running), num_returns=1)
         index = running.pop(done)

@@ -8,7 +8,7 @@ from typing import Any
 
 from elo_tf import files
 from elo_tf.data import conversion_state
-from elo_tf.data.conversion_shards import COUNTS, TALLIES
+from elo_tf.data.conversion_shards import COUNTS, STAGES, TALLIES
 
 SUMMARY_FILE = "summary.json"
 
@@ -52,7 +52,7 @@ def _figures(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "stored_sizes": ordered["sizes"],
         "shares": {key: round(sums[key] / max(sums[whole], 1), 4)
                    for key, whole in _SHARES.items()},
-        "stage_seconds": {key: round(value, 1) for key, value in ordered["stage_seconds"].items()},
+        "stage_seconds": {stage: round(tallies["stage_seconds"][stage], 1) for stage in STAGES},
         "wall_seconds": round(wall, 1),
         "times_real_time": round(sums["seconds"] / wall, 1) if wall else 0.0,
     }
