@@ -138,6 +138,8 @@ def open_file(path: str, limits: Limits) -> Iterator[MediaFile]:
             container = _open(url, _HEADERLESS, limits)
         with container:
             yield MediaFile(container, limits.max_pixels)
+    except MemoryError:  # FFmpeg's errors have one, too.
+        raise
     except av.error.ArgumentError as error:
         raise MediaError("unknown_container", "not a video container, or one that is not read "
                          "since it refers to other files") from error
