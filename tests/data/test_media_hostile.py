@@ -176,7 +176,7 @@ def trace(tmp_path, mode, paths):
                "trace=open,openat,openat2,socket,connect,execve",
                sys.executable, "-c", DECODE, mode, *map(str, paths)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=60)
     if done.returncode and "ptrace" in done.stderr:
         pytest.skip("strace is not allowed here")
     assert done.returncode == 0, done.stderr
