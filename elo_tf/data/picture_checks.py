@@ -1,7 +1,8 @@
 """Checks the pictures of one record: its frames and its optical flow, every one decoded."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
@@ -22,6 +23,30 @@ _FEATURE_MEND = ("write a feature list with one Feature for each picture, "
                  "`feature_list[key].feature.add().bytes_list.value.append(picture)`")
 
 
+class _Picture(NamedTuple):
+    """What is kept of a decoded picture: long clips would fill the memory with pixels."""
+
+    size: tuple[int, int]
+    format: str
+    channels: int
+    halved: bool
+
+
+class _Codes:
+    """Counts the codes of flow images."""
+
+    def __init__(self):
+        self.counts = np.zeros(65536, np.int64)
+        self.blue = 0
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Counts those of one image, uint8 [H, W, 3]; others are left out."""
+        if pixels.ndim == 3 and pixels.shape[-1] == 3:
+            code = pixels[..., 0].astype(np.uint16) * 256 + pixels[..., 1]
+            self.counts += np.bincount(code.ravel(), minlength=65536)
+            self.blue = max(self.blue, int(pixels[..., 2].max()))
+
+
 def check_frames(record: Record, facts: Facts, found: Findings) -> None:
     """Checks that the frames are there, decode, and are as large as the record says.
 
@@ -40,6 +65,9 @@ def check_frames(record: Record, facts: Facts, found: Findings) -> None:
         return
     pictures = _decode(encoded, "frame", found)
     _check_sizes(record, pictures, schema.IMAGE_HEIGHT, schema.IMAGE_WIDTH, "frame", found)
+    if others := sum(picture.format != "JPEG" for picture in pictures):
+        found.error("frame format", f"{others} of {len(pictures)} frames are PNGs, which readers "
+                    "do not crop while decoding; store JPEGs")
     _check_stated(record, pictures, schema.IMAGE_FORMAT, schema.IMAGE_CHANNELS, "frame", found)
     if pictures:
         facts.width, facts.height = pictures[0].size
@@ -73,20 +101,25 @@ def check_flow(record: Record, facts: Facts, found: Findings) -> None:
     elif facts.frames and len(encoded) != facts.frames:
         found.error("flow count", f"{len(encoded)} flow images for {facts.frames} frames; write "
                     "one for each frame")
-    pictures = _decode(encoded, "flow image", found)
+    codes = _Codes()
+    pictures = _decode(encoded, "flow image", found, codes.add)
     _check_sizes(record, pictures, schema.FLOW_HEIGHT, schema.FLOW_WIDTH, "flow image", found)
     _check_stated(record, pictures, schema.FLOW_FORMAT, schema.FLOW_CHANNELS, "flow image", found)
     if pictures and facts.width and pictures[0].size != (facts.width, facts.height):
         found.error("flow size", f"flow images are {_size(pictures[0].size)}, frames "
                     f"{_size((facts.width, facts.height))}; resize the flow, and its values with "
                     "it")
-    coloured = [picture for picture in pictures if picture.mode == "RGB"]
-    if len(coloured) < len(pictures) and not found.has("flow image channels"):
-        found.error("flow channels", f"{len(pictures) - len(coloured)} of {len(pictures)} flow "
-                    "images are not RGB; red is x, green is y, blue is 0")
-    if coloured:
-        _check_chroma(coloured, found)
-        _check_values(coloured, facts, found)
+    gray = sum(picture.channels != 3 for picture in pictures)
+    if gray and not found.has("flow image channels"):
+        found.error("flow channels", f"{gray} of {len(pictures)} flow images are not RGB; red is "
+                    "x, green is y, blue is 0")
+    if halved := sum(picture.halved for picture in pictures):
+        found.warning("flow chroma", f"{halved} of {len(pictures)} flow images are JPEGs with "
+                      "halved colour (4:2:0 or 4:2:2), which puts the flow wrong by pixels; store "
+                      "PNG, or JPEG 4:4:4")
+    if codes.counts.any():
+        lossy = any(picture.format == "JPEG" for picture in pictures)
+        _check_values(codes, JPEG_NOISE if lossy else 0, facts, found)
 
 
 def _encoded(record: Record, key: str, check: str, found: Findings) -> list[bytes]:
@@ -115,13 +148,20 @@ def _encoded(record: Record, key: str, check: str, found: Findings) -> list[byte
     return [values[0] for _, values in features]
 
 
-def _decode(encoded: Sequence[bytes], what: str, found: Findings) -> list[Image.Image]:
-    """Decodes all pictures; those that do not decode become one finding."""
+def _decode(encoded: Sequence[bytes], what: str, found: Findings,
+            use: Callable[[np.ndarray], None] | None = None) -> list[_Picture]:
+    """Decodes all pictures, whose pixels `use` gets; those that do not decode become a finding."""
     pictures, failed = [], []
     for index, data in enumerate(encoded):
         try:
-            picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-            picture.load()
+            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            picture = _Picture(
+                image.size, image.format, len(image.getbands()),
+                image.format == "JPEG" and JpegImagePlugin.get_sampling(image) > 0)
+            if use is None:
+                # Reads every coefficient of a JPEG, and makes few pixels: three times as fast.
+                image.draft("L", (image.width // 8, image.height // 8))
+            image.load()
         except Image.UnidentifiedImageError:
             head = data[:8].hex(" ") or "nothing"
             failed.append((index, f"neither a JPEG nor a PNG, it begins with {head}"))
@@ -130,6 +170,8 @@ def _decode(encoded: Sequence[bytes], what: str, found: Findings) -> list[Image.
             failed.append((index, str(error)))
         else:
             pictures.append(picture)
+            if use is not None:
+                use(np.asarray(image))
     if failed:
         index, reason = failed[0]
         found.error(f"{what} decode", f"{len(failed)} of {len(encoded)} {what}s do not decode, "
@@ -137,7 +179,7 @@ def _decode(encoded: Sequence[bytes], what: str, found: Findings) -> list[Image.
     return pictures
 
 
-def _check_sizes(record: Record, pictures: Sequence[Image.Image], height_key: str,
+def _check_sizes(record: Record, pictures: Sequence[_Picture], height_key: str,
                  width_key: str, what: str, found: Findings) -> None:
     sizes = {picture.size: None for picture in pictures}
     if len(sizes) > 1:
@@ -154,49 +196,33 @@ def _check_sizes(record: Record, pictures: Sequence[Image.Image], height_key: st
                     "stored")
 
 
-def _check_stated(record: Record, pictures: Sequence[Image.Image], format_key: str,
+def _check_stated(record: Record, pictures: Sequence[_Picture], format_key: str,
                   channels_key: str, what: str, found: Findings) -> None:
     formats = sorted({picture.format for picture in pictures})
     stated = record.scalar(format_key)
-    if stated is not None and pictures:
+    if stated is not None and pictures and not found.has(f"{what} format"):
         name = stated.decode(errors="replace").upper().replace("JPG", "JPEG")
         if formats != [name]:
             found.error(f"{what} format", f"{what}s are {' and '.join(formats)}, but {format_key} "
                         f"says {name!r}; write the format that is stored")
     channels = record.scalar(channels_key)
-    actual = sorted({len(picture.getbands()) for picture in pictures})
+    actual = sorted({picture.channels for picture in pictures})
     if channels is not None and pictures and actual != [channels]:
         found.error(f"{what} channels", f"{what}s have {' and '.join(map(str, actual))} channels, "
                     f"but {channels_key} says {channels}; store them as RGB")
 
 
-def _check_chroma(pictures: Sequence[Image.Image], found: Findings) -> None:
-    halved = sum(picture.format == "JPEG" and JpegImagePlugin.get_sampling(picture) > 0
-                 for picture in pictures)
-    if halved:
-        found.warning("flow chroma", f"{halved} of {len(pictures)} flow images are JPEGs with "
-                      "halved colour (4:2:0 or 4:2:2), which puts the flow wrong by pixels; store "
-                      "PNG, or JPEG 4:4:4")
-
-
-def _check_values(pictures: Sequence[Image.Image], facts: Facts, found: Findings) -> None:
-    codes = np.zeros(65536, np.int64)
-    blue = 0
-    for picture in pictures:
-        pixels = np.asarray(picture)
-        code = pixels[..., 0].astype(np.uint16) * 256 + pixels[..., 1]
-        codes += np.bincount(code.ravel(), minlength=65536)
-        blue = max(blue, int(pixels[..., 2].max()))
-    tolerance = JPEG_NOISE if any(picture.format == "JPEG" for picture in pictures) else 0
-    red_used, blue_used = codes[256 * (tolerance + 1):].any(), blue > tolerance
+def _check_values(codes: _Codes, tolerance: int, facts: Facts, found: Findings) -> None:
+    blue_used = codes.blue > tolerance
+    red_used = codes.counts[256 * (tolerance + 1):].any()
     if blue_used and not red_used:
         found.error("flow channels", "the flow's first channel is 0 everywhere and its third is "
                     "not: the channels lie in BGR order; write red = x, green = y, blue = 0")
         return
     if blue_used:
         found.warning("flow blue", "the third channel of the flow is not 0; readers ignore it")
-    facts.flow_codes = codes
-    clipped, still = flow_shares(codes)
+    facts.flow_codes = codes.counts
+    clipped, still = flow_shares(codes.counts)
     if clipped > CLIPPED_SHARE:
         found.warning("flow clipped", f"{clipped:.0%} of the flow is at the largest value that "
                       f"can be stored, {facts.flow_clip:g} px; store more frames a second, or "

@@ -65,30 +65,46 @@ def color_wheel(size: int = 48) -> np.ndarray:
     return np.concatenate([disc, 255 * inside[..., None].astype(np.uint8)], axis=-1)
 
 
-def filmstrip(images: np.ndarray, *, border: bool = False) -> np.ndarray:
+def filmstrip(images: np.ndarray, *, border: bool = False, height: int = FRAME_HEIGHT,
+              width: int | None = None) -> np.ndarray:
     """Up to 8 evenly spaced images of uint8 [T, H, W, 3] side by side, as uint8 [h, w, 4].
 
     All images of a report get the same height, and a strip has room for all 8, so that every clip
-    is shown at the same scale. What is between and after the images is transparent.
+    is shown at the same scale. A strip of a given width is filled instead: each image is in the
+    middle of its share of the width, as large as fits. What is between and after the images is
+    transparent.
 
     Args:
       images: uint8 [T, H, W, 3], T >= 1.
       border: whether to draw a grey line around each, for images that may be as white as the page.
+      height: of the strip, h.
+      width: of the strip, w; room for 8 images of that height if None.
     """
-    total, height, width = images.shape[:3]
+    total = len(images)
     count = min(SHOWN_FRAMES, total)
     picked = images[(2 * np.arange(count) + 1) * total // (2 * count)]
-    size = (max(3, round(width * FRAME_HEIGHT / height)), FRAME_HEIGHT)
-    strip = np.zeros([FRAME_HEIGHT, SHOWN_FRAMES * (size[0] + GAP) - GAP, 4], np.uint8)
-    for i, image in enumerate(picked):
-        tile = np.array(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.LANCZOS))
+    aspect = images.shape[2] / images.shape[1]
+    wide = max(3, round(height * aspect))
+    tall = height
+    if width is None:
+        width = SHOWN_FRAMES * (wide + GAP) - GAP
+        lefts = np.arange(count) * (wide + GAP)
+    else:
+        share = (width + GAP) / count
+        wide = max(3, min(wide, int(share) - GAP))
+        tall = max(3, min(height, round(wide / aspect)))
+        lefts = np.round(np.arange(count) * share + (share - GAP - wide) / 2).astype(int)
+    top = (height - tall) // 2
+    strip = np.zeros([height, width, 4], np.uint8)
+    for left, image in zip(lefts, picked, strict=True):
+        tile = np.array(
+            PIL.Image.fromarray(image).resize((wide, tall), PIL.Image.Resampling.LANCZOS))
         if border:
             inner = tile[1:-1, 1:-1].copy()
             tile[:] = BORDER
             tile[1:-1, 1:-1] = inner
-        left = i * (size[0] + GAP)
-        strip[:, left:left + size[0], :3] = tile
-        strip[:, left:left + size[0], 3] = 255
+        strip[top:top + tall, left:left + wide, :3] = tile
+        strip[top:top + tall, left:left + wide, 3] = 255
     return strip
 
 

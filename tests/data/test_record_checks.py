@@ -204,6 +204,8 @@ BROKEN = [
     (context(schema.IMAGE_WIDTH, 49), "error", "frame size", "say 49 x 32"),
     (context(schema.IMAGE_CHANNELS, 1), "error", "frame channels", "have 3 channels"),
     (context(schema.IMAGE_FORMAT, b"PNG"), "error", "frame format", "are JPEG"),
+    (picture(schema.IMAGE_ENCODED, 1, pixels(lambda x: x)), "error", "frame format",
+     "1 of 10 frames are PNGs"),
     (context(schema.IMAGE_FRAME_RATE, 0.0), "error", "frame rate", "is 0"),
     (context(schema.IMAGE_FRAME_RATE, 12), "error", "kind", "int64_list, readers want a float"),
     (time(3, 1_700_000), "error", "timestamps", "1700000 and then 1700000 at frame 3"),
