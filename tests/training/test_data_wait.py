@@ -170,7 +170,8 @@ def test_much_waiting_is_told_once(one_device, caplog, monkeypatch):
 
 
 def test_the_measuring_thread_is_only_there_for_devices_that_work_ahead(one_device):
-    slow = Slow(one_device)
-    DataWait(slow.model)
-    slow.train()
-    assert not [t for t in threading.enumerate() if t.name.startswith("data_wait")]
+    for options, started in (({}, 0), ({"ahead": True}, 1)):
+        before = set(threading.enumerate())
+        Slow(one_device).train(**options)
+        new = [t for t in set(threading.enumerate()) - before if t.name.startswith("data_wait")]
+        assert len(new) == started
