@@ -45,13 +45,13 @@ class FeatureExtractor:
 
         self._embed = embed
 
-    def __call__(self, batches: Iterable[Mapping[str, tf.Tensor]], *, windows: int = 1,
+    def __call__(self, batches: Iterable[Mapping[str, tf.Tensor]], *, views: int = 1,
                  desc: str | None = None) -> Features:
         """Extracts features.
 
         Args:
           batches: of `data.pipeline.testing_clips`.
-          windows: clips of each video, whose features are averaged.
+          views: of each video, one after the other; their features are averaged.
           desc: title of a progress bar; none is shown without it.
 
         Returns:
@@ -63,6 +63,6 @@ class FeatureExtractor:
             ids.extend(batch["id"].numpy())
             labels.extend(batch["label"].numpy())
         clips = np.concatenate(embeddings)
-        videos = clips.reshape(-1, windows, clips.shape[-1]).mean(axis=1)
-        return Features(embedding=videos, ids=[x.decode() for x in ids[::windows]],
-                        labels=np.array(labels[::windows], np.int64))
+        videos = clips.reshape(-1, views, clips.shape[-1]).mean(axis=1)
+        return Features(embedding=videos, ids=[x.decode(errors="replace") for x in ids[::views]],
+                        labels=np.array(labels[::views], np.int64))

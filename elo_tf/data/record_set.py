@@ -130,10 +130,8 @@ class Records:
                 f"{folder} has no records of split {split!r} "
                 f"(it has: {', '.join(self.splits()) or 'no records at all'})")
         if len(found) > 1:
-            names = " and ".join(f"{count}{f' {suffix}' if suffix else ''}"
-                                 for count, suffix in sorted(found))
-            raise UserError(f"{folder} mixes shard sets of {names} files for split {split!r}; "
-                            "keep one")
+            first = [f"{split}-00000-of-{count:05d}{suffix}" for count, suffix in sorted(found)]
+            raise UserError(f"{folder} mixes the shard sets of {' and '.join(first)}; keep one")
         ((count, suffix), shards), = found.items()
         missing = [i for i in range(count) if i not in shards]
         if missing:

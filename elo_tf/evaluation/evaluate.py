@@ -8,7 +8,8 @@ import numpy as np
 
 from elo_tf import files
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import Records, testing_clips
+from elo_tf.data.pipeline import reading, testing_clips
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.evaluation.protocols import run_protocols
 from elo_tf.features import FeatureExtractor, Features
@@ -19,9 +20,10 @@ NETWORKS = {"trained": encoder_files.TRAINED, "untrained": encoder_files.UNTRAIN
 
 
 @gin.configurable(denylist=["run_dir", "encoder_dir"])
-def evaluate(run_dir: str, encoder_dir: str, *, records: Records = gin.REQUIRED,
+def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
              train_split: str = "train", test_split: str = "test", batch_size: int = 32,
-             windows: int = 2, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> dict:
+             windows: int = 2, crops: int = 1,
+             seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> dict:
     """Evaluates an encoder by k-means and by one linear layer on its frozen features.
 
     Args:
@@ -33,6 +35,8 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records = gin.REQUIRED,
       batch_size: of feature extraction.
       windows: clips of each video, spread evenly, whose features are averaged (our choice; the
         paper does not say how it samples clips at test time).
+      crops: of each window, along the longer side of the frame; their features are averaged too
+        (our choice: the central one).
       seeds: of the protocols.
 
     Returns:
@@ -41,6 +45,9 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records = gin.REQUIRED,
     Raises:
       UserError: if a split has no labels, or the encoder or a split is missing.
     """
+    for name, value in (("windows", windows), ("crops", crops)):
+        if value < 1:
+            raise UserError(f"evaluate.{name} is {value}; it must be 1 or more")
     encoder_dir = pathlib.Path(encoder_dir)
     clip = encoder_files.load_clip(encoder_dir)
     rows = []
@@ -48,7 +55,7 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records = gin.REQUIRED,
         encoder = encoder_files.load_encoder(encoder_dir, file)
         extractor = FeatureExtractor(encoder, clip)
         train, test = (
-            labelled_features(extractor, records, split, clip, batch_size, windows,
+            labelled_features(extractor, records, split, clip, batch_size, windows, crops,
                               f"{network} network, {split}")
             for split in (train_split, test_split))
         rows += run_protocols(train.embedding, train.labels, test.embedding, test.labels,
@@ -60,16 +67,20 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records = gin.REQUIRED,
         "classes": [names[i] if i < len(names) else str(i) for i in classes.tolist()],
         # What always answering the most frequent class gets.
         "chance": float(np.bincount(test.labels).max() / len(test.labels)),
-        "windows": windows, "seeds": list(seeds), "rows": rows}
+        "windows": windows, "crops": crops, "seeds": list(seeds), "rows": rows}
     files.write_atomic(pathlib.Path(run_dir) / RESULT, json.dumps(result, indent=1) + "\n")
     return result
 
 
-def labelled_features(extractor: FeatureExtractor, records: Records, split: str, clip: ClipSpec,
-                      batch_size: int, windows: int, desc: str) -> Features:
+def labelled_features(extractor: FeatureExtractor, records: Records | MixedRecords, split: str,
+                      clip: ClipSpec, batch_size: int, windows: int, crops: int,
+                      desc: str) -> Features:
     """Features of a split, all of whose records have labels."""
-    clips = testing_clips(records, split, clip, batch_size=batch_size * windows, windows=windows)
-    features = extractor(clips, windows=windows, desc=desc)
+    views = windows * crops
+    clips = testing_clips(records, split, clip, batch_size=batch_size * views, windows=windows,
+                          crops=crops, modalities=("rgb",))
+    with reading(records, split):
+        features = extractor(clips, views=views, desc=desc)
     unlabelled = int((features.labels < 0).sum())
     if unlabelled:
         raise UserError(f"{unlabelled} of {len(features.ids)} records of split {split!r} in "

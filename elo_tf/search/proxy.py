@@ -4,6 +4,7 @@ Every candidate starts from the same variables and sees the same batches, and th
 once for the whole search: only the variable that holds the weights differs.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,7 +14,8 @@ import tensorflow as tf
 
 from elo_tf import cli
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import Records, require_clips, testing_clips, training_clips
+from elo_tf.data.pipeline import reading, require_clips, testing_clips, training_clips
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.features import FeatureExtractor
 from elo_tf.fitness.fitness import ZipfFitness
@@ -31,7 +33,8 @@ from elo_tf.views.clip_views import ClipViews
 class Proxy:
     """Trains a small network with given weights and measures its fitness."""
 
-    def __init__(self, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
+    def __init__(self, records: Records | MixedRecords = gin.REQUIRED,
+                 clip: ClipSpec = gin.REQUIRED,
                  space: LossSpace = gin.REQUIRED, fitness: ZipfFitness = gin.REQUIRED,
                  make_model: Callable[..., PretrainingModel] = PretrainingModel,
                  optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
@@ -61,6 +64,7 @@ class Proxy:
         require_clips(records, split, "heldout", clip, least=fitness.k,
                       why=f"ZipfFitness.k = {fitness.k}")
         self.space = space
+        self._reading = functools.partial(reading, records, split)
         self._clip = clip
         self._fitness = fitness
         self._steps = steps
@@ -90,8 +94,9 @@ class Proxy:
             training, heldout, statistics = (
                 x.cache() for x in (training, heldout, statistics))
             # A cache is kept once it was read to its end, where `fit` stops one step short of.
-            for _ in cli.progress(training, total=steps, desc="decoding", unit="batch"):
-                pass
+            with reading(records, split):
+                for _ in cli.progress(training, total=steps, desc="decoding", unit="batch"):
+                    pass
         self._training = distribute(strategy, training)
         self._heldout = heldout
         self._statistics = statistics
@@ -115,7 +120,8 @@ class Proxy:
         self._reset()
         self.model.set_weights_by_name(weights)
         self._wait.take()
-        losses = self._train()
+        with self._reading():
+            losses = self._train()
         waited = self._wait.take().seconds
         trained = time.perf_counter()
         report = self.measure()
@@ -127,10 +133,11 @@ class Proxy:
     def measure(self) -> dict:
         """Fitness of the RGB encoder as it is; see `evaluate`."""
         started = time.perf_counter()
-        self._estimator.estimate(
-            ClipViews({"rgb": rgb}, self._clip).view("rgb", "intact")
-            for rgb in self._statistics)
-        features = self._extract(self._heldout).embedding
+        with self._reading():
+            self._estimator.estimate(
+                ClipViews({"rgb": rgb}, self._clip).view("rgb", "intact")
+                for rgb in self._statistics)
+            features = self._extract(self._heldout).embedding
         extracted = time.perf_counter()
         report = self._fitness(features)
         return {

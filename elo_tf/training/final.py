@@ -10,7 +10,8 @@ from absl import logging
 
 from elo_tf import files
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import Records, require_clips, training_clips
+from elo_tf.data.pipeline import reading, require_clips, training_clips
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
@@ -29,7 +30,8 @@ ENCODER = "encoder"
 
 
 @gin.configurable(denylist=["run_dir"])
-def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = gin.REQUIRED,
+def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
+             clip: ClipSpec = gin.REQUIRED,
              space: LossSpace = gin.REQUIRED, loss_weights: Mapping[str, float] = gin.REQUIRED,
              make_model: Callable[..., PretrainingModel] = PretrainingModel,
              optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
@@ -104,33 +106,35 @@ def pretrain(run_dir: str, *, records: Records = gin.REQUIRED, clip: ClipSpec = 
         estimate_rgb_statistics(statistics, clip, frames.take(statistics_steps))
         encoder_files.save_encoder(encoder, folder / ENCODER, name)
 
-    start = checkpoints.restore()
-    if start == 0:
-        logging.info("measuring %d losses on unseen clips", len(names))
-        weights = {name: float(loss_weights[name]) for name in names}
-        before = heldout()
-        files.write_atomic(folder / HELDOUT, json.dumps({"weights": weights, "before": before}))
-        initial = model.encoders["rgb"].get_weights()
-        save_rgb(encoder_files.UNTRAINED)
-        model.encoders["rgb"].set_weights(initial)
-        checkpoints.save()
-    result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
+    with reading(records, split):
+        start = checkpoints.restore()
+        if start == 0:
+            logging.info("measuring %d losses on unseen clips", len(names))
+            weights = {name: float(loss_weights[name]) for name in names}
+            before = heldout()
+            files.write_atomic(folder / HELDOUT, json.dumps({"weights": weights, "before": before}))
+            initial = model.encoders["rgb"].get_weights()
+            save_rgb(encoder_files.UNTRAINED)
+            model.encoders["rgb"].set_weights(initial)
+            checkpoints.save()
+        result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
 
-    if start < steps:
-        progress = StepProgress(steps, "pretraining", initial=start)
-        log = RunLog(checkpoints, folder / LOSSES, start=start, checkpoint_every=checkpoint_every,
-                     wait=DataWait(model), progress=progress)
-        model.fit(distribute(strategy, batches("fit", seed, start)), steps_per_epoch=log_every,
-                  initial_epoch=start // log_every, epochs=steps // log_every, verbose=0,
-                  callbacks=[progress, log])
-        progress.close()
-        logging.info("trained %d steps in %.0f s, of which %.1f%% waiting for data",
-                     steps - start, log.waited.wall, 100 * log.waited.share)
+        if start < steps:
+            progress = StepProgress(steps, "pretraining", initial=start)
+            log = RunLog(checkpoints, folder / LOSSES, start=start,
+                         checkpoint_every=checkpoint_every, wait=DataWait(model),
+                         progress=progress)
+            model.fit(distribute(strategy, batches("fit", seed, start)), steps_per_epoch=log_every,
+                      initial_epoch=start // log_every, epochs=steps // log_every, verbose=0,
+                      callbacks=[progress, log])
+            progress.close()
+            logging.info("trained %d steps in %.0f s, of which %.1f%% waiting for data",
+                         steps - start, log.waited.wall, 100 * log.waited.share)
 
-    result["after"] = heldout()
-    files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
-    encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
-    save_rgb(encoder_files.TRAINED)  # last: this file says that the run is finished
+        result["after"] = heldout()
+        files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
+        encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
+        save_rgb(encoder_files.TRAINED)  # last: this file says that the run is finished
     return result
 
 
