@@ -96,7 +96,7 @@ class MediaFile:
           sound: whether the sound is decoded too.
 
         Yields:
-          (stream, its next frames, whether they could be decoded).
+          (stream, its next frames, whether all could be read and decoded).
         """
         streams = [self.video]
         if sound and self.sound is not None:
@@ -202,6 +202,6 @@ def _check_size(stream: av.VideoStream, max_pixels: int) -> None:
 
 def _decode(stream: av.stream.Stream, packet: av.Packet | None) -> tuple[list, bool]:
     try:
-        return stream.decode(packet), True
+        return stream.decode(packet), packet is None or not packet.is_corrupt
     except (av.FFmpegError, ValueError):
         return [], False
