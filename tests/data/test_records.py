@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -94,6 +95,33 @@ def test_every_key_of_the_format_is_there(full):
     assert len(lists["WAVEFORM/feature/floats"].feature) == 1
 
 
+def test_captions_spectrograms_and_damage_are_written_where_there_are_any(clip, full):
+    steps = np.random.default_rng(0).normal(size=(2, 100, 128)).astype(np.float32)
+    example = tf.train.SequenceExample.FromString(records.encode_example(
+        dataclasses.replace(clip, damaged=True), example_id="a", caption="Größe, \U0001f3c3",
+        melspec=steps))
+    context, lists = example.context.feature, example.feature_lists.feature_list
+    assert context["caption/string"].bytes_list.value == ["Größe, \U0001f3c3".encode()]
+    assert context["clip/damaged"].int64_list.value == [1]
+    # The specification of MBT's reader.
+    parsed = tf.io.parse_single_sequence_example(example.SerializeToString(), sequence_features={
+        "melspec/feature/floats": tf.io.FixedLenSequenceFeature((100, 128), tf.float32)})[1]
+    np.testing.assert_array_equal(parsed["melspec/feature/floats"], steps)
+    assert len(lists["melspec/feature/floats"].feature) == 2
+    without = tf.train.SequenceExample.FromString(full)
+    assert not {"caption/string", "clip/damaged"} & set(without.context.feature)
+    assert "melspec/feature/floats" not in without.feature_lists.feature_list
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 4095, 4096, 600_000])
+def test_floats_are_coded_as_by_the_library(length):
+    values = np.random.default_rng(length).normal(size=length).astype(np.float32)
+    expected = tf.train.FloatList(value=values.tolist())
+    assert tf.train.FloatList.FromString(records._float_list(values.tobytes())) == expected
+    if length:
+        assert records._float_list(values.tobytes()) == expected.SerializeToString()
+
+
 def test_timestamps_are_those_of_the_source(bare):
     example = tf.train.SequenceExample.FromString(bare)
     stamps = example.feature_lists.feature_list["image/timestamp"].feature
@@ -163,6 +191,15 @@ def test_a_shard_appears_only_when_whole(tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert records.write_shard(path, [b"one", b"two"]) == 2
     assert [x.numpy() for x in tf.data.TFRecordDataset(str(path))] == [b"one", b"two"]
+    with records.ShardFile(path) as shard:
+        shard.write(b"three")
+        shard.write(b"four!")
+    assert (shard.count, shard.bytes, shard.largest) == (2, 10, 5)
+    assert path.stat().st_size == 10 + 2 * 16
+    abandoned = records.ShardFile(tmp_path / "b.tfrecord")
+    abandoned.write(b"five")
+    abandoned.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tfrecord"]
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         records.write_shard(tmp_path / "file" / "a.tfrecord", [b"one"])
