@@ -39,7 +39,7 @@ def spread_box(height: tf.Tensor, width: tf.Tensor, spec: ClipSpec, crops: int =
     middle = room // 2
     if crops > 1:
         along = tf.stack([height > width, height <= width])
-        middle = tf.where(along, (room * crop + (crops - 1) // 2) // (crops - 1), middle)
+        middle = tf.where(along, room * tf.cast(crop, tf.int32) // (crops - 1), middle)
     return tf.stack([middle[0], middle[1], side, side])
 
 
@@ -107,8 +107,9 @@ def decode_frames(images: tf.Tensor, frames: int, box: tf.Tensor, width: tf.Tens
 def decode_flows(images: tf.Tensor, frames: int, box: tf.Tensor,
                  parsed: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Decodes the crop of flow pictures, string [frames], to uint8 [frames, h, w, 2]."""
-    # (This reads JPEG too, as other writers have it.)
-    video = _each(images, frames, lambda image: tf.image.decode_png(image, channels=3))
+    # (This reads PNG too; other writers have flow as JPEG.)
+    video = _each(images, frames, lambda image: tf.image.decode_jpeg(
+        image, channels=3, dct_method="INTEGER_ACCURATE"))
     found, wanted = tf.shape(video)[1:3], tf.stack([parsed["height"], parsed["width"]])
     same = require(tf.reduce_all(tf.equal(found, wanted)), lambda: tf.strings.join([
         "record ", parsed["id"], " has flow of another size than its frames"]))

@@ -1,6 +1,7 @@
-"""Writes video files with the oddities that real ones have."""
+"""Writes video files with the oddities that real ones have, and records by the converter's code."""
 
 import fractions
+import io
 
 import av
 import numpy as np
@@ -78,3 +79,66 @@ def texture():
         low, high = smooth.min(), smooth.max()
         return ((smooth - low) / (high - low) * 255).astype(np.uint8)
     return picture
+
+
+def _encoded(image, file_format, **settings):
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, file_format, **settings)
+    return buffer.getvalue()
+
+
+def _make_clip(frames, flows=None, audio=None, fps=10.0):
+    """An encoded clip of frames uint8 [N, H, W, 3] and flow codes uint8 [N, H, W, 3]."""
+    from elo_tf.data import encoding
+
+    return encoding.EncodedClip(
+        images=[_encoded(x, "JPEG", quality=100, subsampling=0) for x in frames],
+        flows=None if flows is None else [_encoded(x, "PNG") for x in flows],
+        audio=audio, fps=fps, start=0.0, height=frames.shape[1], width=frames.shape[2])
+
+
+def _write_split(folder, split, examples, shards=1):
+    from elo_tf.data import records, schema
+
+    for i in range(shards):
+        records.write_shard(folder / schema.shard_name(split, i, shards), examples[i::shards])
+
+
+@pytest.fixture(scope="session")
+def encode_image():
+    """A function of an image, the name of a format and its settings: the file's bytes."""
+    return _encoded
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    """The function that encodes frames without loss of colour."""
+    return _make_clip
+
+
+@pytest.fixture(scope="session")
+def write_split():
+    """The function that writes serialized records to the shards of a split."""
+    return _write_split
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """24 unlabelled records in 3 shards, of brightness 10 i; a third each lack sound and flow."""
+    from elo_tf.data import records
+
+    folder = tmp_path_factory.mktemp("records")
+    generator = np.random.default_rng(0)
+    examples = []
+    for i in range(24):
+        frames = np.full((9 + i % 4, 16, 16, 3), 10 * i, np.uint8)
+        flows = None if i % 3 == 0 else generator.integers(0, 256, frames.shape, np.uint8)
+        seconds = len(frames) / 10
+        audio = None if i % 3 == 1 else generator.normal(size=round(seconds * 16000)).astype("f")
+        examples.append(records.encode_example(
+            _make_clip(frames, flows, audio), example_id=f"v{i:02}", label=None if i % 2 else i,
+            label_name=None if i % 2 else f"class{i}"))
+    _write_split(folder, "unlabelled", examples, shards=3)
+    return folder

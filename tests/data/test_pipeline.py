@@ -1,18 +1,15 @@
 """Clips read from records that the converter's own code wrote."""
 
 import dataclasses
-import io
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from elo_tf.data import (
     conversion,
-    decoding,
     encoding,
-    parsing,
     pipeline,
     records,
     schema,
@@ -21,47 +18,9 @@ from elo_tf.data import (
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import training_clips
 from elo_tf.data.record_set import Records
-from elo_tf.errors import UserError
 from elo_tf.reporting import record_samples
 
 SPEC = ClipSpec(frames=4, next_frames=2, fps=5.0, size=16, crop=1.0, mel_bins=16)
-
-
-def encoded(image: np.ndarray, file_format: str, **settings) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, file_format, **settings)
-    return buffer.getvalue()
-
-
-def make_clip(frames, flows=None, audio=None, fps=10.0) -> encoding.EncodedClip:
-    """An encoded clip of frames uint8 [N, H, W, 3] and flow codes uint8 [N, H, W, 3]."""
-    return encoding.EncodedClip(
-        images=[encoded(x, "JPEG", quality=100, subsampling=0) for x in frames],
-        flows=None if flows is None else [encoded(x, "PNG") for x in flows],
-        audio=audio, fps=fps, start=0.0, height=frames.shape[1], width=frames.shape[2])
-
-
-def write_split(folder, split, examples, shards=1):
-    for i in range(shards):
-        records.write_shard(folder / schema.shard_name(split, i, shards), examples[i::shards])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """24 unlabelled records in 3 shards, of brightness 10 i; a third each lack sound and flow."""
-    folder = tmp_path_factory.mktemp("records")
-    generator = np.random.default_rng(0)
-    examples = []
-    for i in range(24):
-        frames = np.full((9 + i % 4, 16, 16, 3), 10 * i, np.uint8)
-        flows = None if i % 3 == 0 else generator.integers(0, 256, frames.shape, np.uint8)
-        seconds = len(frames) / 10
-        audio = None if i % 3 == 1 else generator.normal(size=round(seconds * 16000)).astype("f")
-        examples.append(records.encode_example(
-            make_clip(frames, flows, audio), example_id=f"v{i:02}", label=None if i % 2 else i,
-            label_name=None if i % 2 else f"class{i}"))
-    write_split(folder, "unlabelled", examples, shards=3)
-    return folder
 
 
 def stream(folder, count, **options):
@@ -163,101 +122,6 @@ def stream_of(folder, spec, count):
     batches = training_clips(Records(str(folder)), "unlabelled", spec, batch_size=1, seed=1)
     return [{name: x[0] for name, x in batch.items()}
             for batch in batches.take(count).as_numpy_iterator()]
-
-
-# --- space ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def parsed_noise():
-    """A record of 6 noisy frames of 20 x 26 and its flow codes, parsed."""
-    generator = np.random.default_rng(1)
-    frames = generator.integers(0, 256, (6, 20, 26, 3), np.uint8)
-    flows = generator.integers(0, 256, (6, 20, 26, 3), np.uint8)
-    clip = make_clip(frames, flows, fps=5.0)
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(x))) for x in clip.images])
-    return parsing.parse(records.encode_example(clip, example_id="a"), SPEC), pixels, flows
-
-
-def decode(parsed, box, spec=SPEC):
-    window = decoding.decode_window(
-        parsed, tf.constant(1), spec.frames, tf.constant(box), spec.size, spec)
-    return {name: x.numpy() for name, x in window.items()}
-
-
-def test_the_crop_is_the_same_of_frames_and_flow(parsed_noise):
-    parsed, pixels, flows = parsed_noise
-    window = decode(parsed, [3, 7, 16, 16])
-    assert np.array_equal(window["rgb"], pixels[1:5, 3:19, 7:23])
-    assert np.array_equal(window["flow"], flows[1:5, 3:19, 7:23, :2])
-
-
-@pytest.mark.parametrize("box", [(2, 2, 28, 28), (0, 16, 16, 16), (9, 15, 20, 20), (0, 0, 31, 31),
-                                 (1, 8, 33, 33), (0, 7, 34, 34)])
-def test_a_crop_has_the_pixels_of_the_whole_picture(box):
-    """Also where colour is stored at half the resolution, as converted records have it."""
-    frames = np.random.default_rng(2).integers(0, 256, (4, 34, 41, 3), np.uint8)
-    images = [encoded(x, "JPEG", quality=92) for x in frames]
-    clip = encoding.EncodedClip(images, None, None, 5.0, 0.0, 34, 41)
-    parsed = parsing.parse(records.encode_example(clip, example_id="a"), SPEC)
-    spec = dataclasses.replace(SPEC, size=box[2])
-    whole = [tf.io.decode_jpeg(images[i], dct_method="INTEGER_ACCURATE") for i in (1, 2, 3, 0)]
-    y, x, side, _ = box
-    expected = np.stack(whole)[:, y:y + side, x:x + side]
-    assert np.array_equal(decode(parsed, list(box), spec)["rgb"], expected)
-
-
-@pytest.mark.parametrize(("crop", "saturation"), [(16, 20.0), (32, 20.0), (24, 40.0), (8, 10.0)])
-def test_flow_is_scaled_with_the_pixels(crop, saturation):
-    code = np.array([200, 90, 0], np.uint8)
-    clip = make_clip(np.zeros((6, 40, 40, 3), np.uint8), np.tile(code, (6, 40, 40, 1)), fps=5.0)
-    example = tf.train.SequenceExample.FromString(records.encode_example(clip, example_id="a"))
-    example.context.feature[schema.FLOW_SATURATION].float_list.value[:] = [saturation]
-    parsed = parsing.parse(example.SerializeToString(), SPEC)
-    flow = decode(parsed, [2, 3, crop, crop])["flow"]
-    stored = (code[:2] / 255 * 2 - 1) * saturation  # pixels of the stored frame
-    expected = np.clip(stored * 16 / crop, -20, 20)
-    np.testing.assert_allclose((flow / 255 * 2 - 1) * 20, np.broadcast_to(expected, flow.shape),
-                               atol=20 / 255 + 1e-6)
-
-
-def test_flow_without_a_stored_saturation_is_not_read_as_zero(parsed_noise):
-    parsed, _, flows = parsed_noise
-    window = decode({**parsed, "flow_clip": tf.constant(0.0)}, [0, 0, 16, 16])
-    assert np.array_equal(window["flow"], flows[1:5, :16, :16, :2])
-
-
-def test_training_crops_go_everywhere_and_the_test_crop_is_central(tmp_path):
-    # x and y of every pixel are its red and green.
-    y, x = np.mgrid[0:40, 0:40] * 6
-    frames = np.broadcast_to(np.stack([x, y, 0 * x], -1).astype(np.uint8), (6, 40, 40, 3))
-    write_split(tmp_path, "unlabelled", [
-        records.encode_example(make_clip(frames, fps=5.0), example_id="a")])
-    spec = dataclasses.replace(SPEC, crop=0.4)  # 16 of 40 pixels
-    corners = []
-    for clip in stream_of(tmp_path, spec, 150):
-        red, green = (clip["rgb"][0, ..., c].astype(float) / 6 for c in (0, 1))
-        corners.append((round(red.min()), round(green.min())))
-        assert (clip["rgb"][1:] == clip["rgb"][0]).all()  # one crop for the whole clip
-        other = clip["other_rgb"][0, ..., 0]
-        assert np.array_equal(other, clip["rgb"][0, ..., 0])  # and for its other window
-    for axis in np.transpose(corners):
-        assert axis.min() <= 2 and axis.max() >= 22 and axis.max() <= 24
-        assert abs(axis.mean() - 12) < 3
-    batch = next(iter(pipeline.testing_clips(
-        Records(str(tmp_path)), "unlabelled", spec, batch_size=1)))
-    assert abs(batch["rgb"][0, 0, 0, 0, 0] / 6 - 12) < 0.6
-    assert abs(batch["rgb"][0, 0, 0, 0, 1] / 6 - 12) < 0.6
-
-
-def test_resizing_is_bilinear_with_antialias():
-    video = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
-    resized = decoding.resize(tf.constant(video), 16).numpy()
-    centres = (np.arange(16) + 0.5) * 1.5
-    weights = np.maximum(0, 1 - np.abs(np.arange(24) + 0.5 - centres[:, None]) / 1.5)
-    weights /= weights.sum(1, keepdims=True)
-    expected = np.einsum("yh,thwc,xw->tyxc", weights, video.astype(float), weights)
-    assert np.abs(resized - expected).max() <= 0.5 + 1e-3
 
 
 # --- what is missing ------------------------------------------------------------------------------
@@ -362,38 +226,6 @@ def test_a_part_does_not_depend_on_what_else_is_there(folder, tmp_path):
     assert few <= all_of_them
 
 
-def test_what_cannot_be_read_is_named(folder, tmp_path):
-    def fails(match, records_=None, split="unlabelled", part="all", **options):
-        with pytest.raises(UserError, match=match):
-            pipeline.require_clips(records_ or Records(str(tmp_path)), split, part, SPEC, **options)
-
-    fails("no folder .*nowhere.*convert_videos", Records(str(tmp_path / "nowhere")))
-    fails("no records of split 'unlabelled' .*no records at all")
-    fails(r"no records of split 'train' \(it has: unlabelled\)", Records(str(folder)), "train")
-    fails("no clip in the 'heldout' part of split 'unlabelled'.*heldout_percent .now 0",
-          Records(str(folder), heldout_percent=0), part="heldout")
-    fails("no clip in the 'fit' part", Records(str(folder), heldout_percent=100), part="fit")
-    fails("has 24 clips in the 'all' part .*ZipfFitness.k = 30 needs 30", Records(str(folder)),
-          least=30, why="ZipfFitness.k = 30")
-    names = [schema.shard_name("unlabelled", i, 3) for i in range(3)]
-    for name in names[:2]:
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-    fails(r"lacks unlabelled-00002-of-00003.tfrecord \(1 of 3")
-    (tmp_path / names[2]).write_bytes(b"\x05" * 100)
-    (tmp_path / names[0]).write_bytes(b"\x05" * 100)
-    fails("record number 0 of .*unlabelled-00000-of-00003.tfrecord and what follows it cannot be "
-          "read; set Records.on_corrupt = 'skip'")
-    write_split(tmp_path, "unlabelled", [], shards=2)
-    fails("mixes the shard sets of unlabelled-00000-of-00002.* and unlabelled-00000-of-00003")
-    assert Records(str(tmp_path)).splits() == ["unlabelled"]
-
-
-def test_an_empty_split_is_named(tmp_path):
-    write_split(tmp_path, "unlabelled", [], shards=2)
-    with pytest.raises(UserError, match="no clip in the 'all' part of split 'unlabelled'"):
-        pipeline.require_clips(Records(str(tmp_path)), "unlabelled", "all", SPEC)
-
-
 # --- testing --------------------------------------------------------------------------------------
 
 
@@ -420,7 +252,8 @@ def test_testing_windows_are_spread_over_the_video(clock):
     assert seconds(3) == [0.0, 2.6, 5.2]
 
 
-def test_samples_for_the_report_prefer_clips_with_everything(folder):
+def test_samples_for_the_report_prefer_clips_with_everything(folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "labelled")
     (folder / schema.LABELS_FILE).write_text("".join(f"class{i}\n" for i in range(24)))
     samples = record_samples.read_samples(Records(str(folder)), "unlabelled", SPEC, 4)
     assert len(samples) == 4
@@ -434,6 +267,55 @@ def test_samples_for_the_report_prefer_clips_with_everything(folder):
     mute = record_samples.read_samples(Records(str(folder)), "unlabelled", SPEC, 24)
     assert len(mute) == 24
     assert sum(x.flow is None for x in mute) == sum(x.log_mel is None for x in mute) == 8
+
+
+@pytest.mark.parametrize("views", [(2, 3), (1, 3)])
+def test_testing_views_are_windows_by_crops(tmp_path, make_clip, write_split, views):
+    windows, crops = views
+    # Red tells the column, green the frame.
+    x = np.broadcast_to(np.arange(40) * 6, (16, 40))
+    for_each = [np.stack([x, np.full_like(x, 20 * t), 0 * x], -1) for t in range(10)]
+    clip = make_clip(np.stack(for_each).astype(np.uint8), fps=5.0)
+    write_split(tmp_path, "test", [records.encode_example(clip, example_id=str(i), label=i)
+                                   for i in range(3)])
+    batches = list(pipeline.testing_clips(
+        Records(str(tmp_path)), "test", SPEC, batch_size=4, windows=windows, crops=crops,
+        modalities=("rgb",)).as_numpy_iterator())
+    assert all(set(batch) == {"rgb", "key", "label", "id"} for batch in batches)
+    labels = np.concatenate([batch["label"] for batch in batches])
+    assert labels.tolist() == np.repeat([0, 1, 2], windows * crops).tolist()
+    rgb = np.concatenate([batch["rgb"] for batch in batches]).astype(float)
+    left = np.round(rgb[:, 0, 0, 0, 0] / 6).reshape(3, windows, crops)
+    first = np.round(rgb[:, 0, 0, 0, 1] / 20).reshape(3, windows, crops)
+    assert (left == np.array([0, 12, 24])).all()
+    assert (first == np.array([0, 6] if windows == 2 else [3])[:, np.newaxis]).all()
+
+
+# --- what is asked for ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("modalities", "other"), [
+    (("rgb",), False), (("rgb", "audio"), True), (("flow",), True), (("audio",), False)])
+def test_what_is_not_asked_for_is_not_there(folder, modalities, other):
+    whole = stream(folder, 8)
+    part = stream(folder, 8, modalities=modalities, other=other)
+    names = {"key", "index", "label", "id", *modalities}
+    names |= {f"has_{name}" for name in modalities if name != "rgb"}
+    names |= {f"other_{name}" for name in modalities if other} | ({"has_other"} if other else set())
+    for all_of_it, clip in zip(whole, part, strict=True):
+        assert set(clip) == names
+        assert all(np.array_equal(value, all_of_it[name]) for name, value in clip.items())
+
+
+def test_what_is_not_asked_for_is_not_decoded(folder, tmp_path, write_split):
+    examples = []
+    for example in tf.data.TFRecordDataset(Records(str(folder)).shards("unlabelled")):
+        spoilt = tf.train.SequenceExample.FromString(example.numpy())
+        for flow in spoilt.feature_lists.feature_list[schema.FLOW_ENCODED].feature:
+            flow.bytes_list.value[:] = [b"no picture"]
+        examples.append(spoilt.SerializeToString())
+    write_split(tmp_path, "unlabelled", examples)
+    assert len(stream(tmp_path, 24, modalities=("rgb", "audio"))) == 24
 
 
 # --- real clips -----------------------------------------------------------------------------------
