@@ -105,8 +105,13 @@ class MediaFile:
             for packet in self._container.demux(*streams):
                 if packet.size:
                     yield packet.stream, *_decode(packet.stream, packet)
+        except MemoryError:
+            raise
         except av.FFmpegError:
             yield self.video, [], False
+        except IndexError:
+            # So PyAV ends a file in which a stream appeared that was not there at first.
+            pass
         for stream in streams:
             yield stream, *_decode(stream, None)
 
@@ -203,5 +208,7 @@ def _check_size(stream: av.VideoStream, max_pixels: int) -> None:
 def _decode(stream: av.stream.Stream, packet: av.Packet | None) -> tuple[list, bool]:
     try:
         return stream.decode(packet), packet is None or not packet.is_corrupt
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError):
         return [], False

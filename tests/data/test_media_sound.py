@@ -36,9 +36,10 @@ def heard(audio, rate=16000):
     return [float(np.average(group, weights=loudness[group])) / rate for group in groups]
 
 
-def write(path, tracks, *, seconds=SECONDS, codec="libx264", video_start=0.0, default=0):
+def write(path, tracks, *, seconds=SECONDS, codec="libx264", video_start=0.0, default=0,
+          muxer=None):
     """Gray frames at 10 a second; tracks: dictionaries of codec, rate, layout, sound, start."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         video = container.add_stream(codec, rate=10)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.time_base = video.codec_context.time_base = fractions.Fraction(1, 10)
@@ -195,3 +196,15 @@ def test_what_is_kept_is_limited():
     assert track.damaged
     assert track.end == pytest.approx(10.0)
     np.testing.assert_allclose(heard(track.waveform(0.0, 160_000)), [0.5], atol=0.002)
+
+
+def test_a_track_that_nobody_announced_is_left_out(tmp_path):
+    path = write(tmp_path / "a.flv", [track("libmp3lame", start=30.0)], seconds=32.0,
+                 muxer={"flvflags": "no_metadata"})
+    content = bytearray(path.read_bytes())
+    content[4] = 1  # Says that there are pictures only.
+    path.write_bytes(content)
+    clip = decode(path)
+    assert len(clip.frames) == 320
+    assert clip.audio is None
+    assert not clip.damaged and not clip.silent
