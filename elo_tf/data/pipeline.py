@@ -207,9 +207,9 @@ def reading(records: Records | MixedRecords, split: str) -> Iterator[None]:
 
 def _naming(error: tf.errors.OpError) -> str:
     """What `Stream` says of a record in an error; empty if it is another error."""
-    found = re.search(r"assertion failed: \[(record number \d+ of .+?)\]\s*\n", error.message)
-    # TensorFlow writes quotes and letters that are not ASCII as C does, which Python reads too.
-    return ast.literal_eval(f"b'{found[1]}'").decode(errors="replace") if found else ""
+    found = re.search(r"assertion failed: \[(record .+?)\]\s*\n", error.message)
+    # TensorFlow writes quotes as C does, which Python reads too.
+    return ast.literal_eval(f"'{found[1]}'") if found else ""
 
 
 def _find_damaged(records: Records | MixedRecords, split: str) -> str:
