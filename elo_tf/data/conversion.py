@@ -175,17 +175,22 @@ class _Progress:
 
     def __init__(self, bar: Any):
         self._bar = bar
-        self._began = time.monotonic()
+        self._began = self._shown = time.monotonic()
         self._clips = 0
         self._seconds = 0.0
 
     def add(self, videos: int, clips: int, seconds: float) -> None:
-        """Counts videos that are done."""
+        """Counts videos and clips that are done."""
         self._clips += clips
         self._seconds += seconds
-        speed = self._seconds / max(time.monotonic() - self._began, 1e-9)
+        now = time.monotonic()
+        speed = self._seconds / max(now - self._began, 1e-9)
         self._bar.set_postfix_str(f"{self._clips} clips, {speed:.0f}x real time", refresh=False)
-        self._bar.update(videos)
+        if videos:
+            self._bar.update(videos)
+        elif now - self._shown > self._bar.mininterval:  # Of a long video there are many clips.
+            self._shown = now
+            self._bar.refresh()
 
 
 def _engine(job: Conversion, plans: Sequence[ShardPlan],
@@ -194,7 +199,7 @@ def _engine(job: Conversion, plans: Sequence[ShardPlan],
     if job.engine == "local":
         videos = sum(len(plan.entries) for plan in plans)
         yield from conversion_shards.write_shards(
-            plans, min(job.workers, videos), job.limits, functools.partial(progress.add, 1))
+            plans, min(job.workers, videos), job.limits, progress.add)
         return
     from elo_tf import parallel_ray
 

@@ -73,14 +73,15 @@ class Limits:
 
 
 def write_shards(plans: Sequence[ShardPlan], workers: int, limits: Limits,
-                 progress: Callable[[int, float], None] | None = None) -> Iterator[dict[str, Any]]:
+                 progress: Callable[[int, int, float], None] | None = None
+                 ) -> Iterator[dict[str, Any]]:
     """Converts the videos of some shards; several shards are written at a time.
 
     Args:
       plans: what goes into the shards.
       workers: processes that decode; 0 for this process alone, without the limits.
       limits: of each process.
-      progress: called after each video with the number of its clips and their seconds.
+      progress: called with the videos, clips and seconds that are done since the last call.
 
     Yields:
       Each shard's counts once it is whole: `index`, `name`, `largest_record` in bytes, `COUNTS`,
@@ -89,6 +90,7 @@ def write_shards(plans: Sequence[ShardPlan], workers: int, limits: Limits,
     Raises:
       UserError: if a shard cannot be written.
     """
+    report = progress or (lambda videos, clips, seconds: None)
     writers: dict[int, _ShardWriter] = {}
     messages = parallel.stream_jobs(
         _encode, [plan.jobs() for plan in plans], workers, timeout=limits.seconds,
@@ -99,11 +101,12 @@ def write_shards(plans: Sequence[ShardPlan], workers: int, limits: Limits,
                 writers[message.lane] = _ShardWriter(plans[message.lane], limits)
             writer = writers[message.lane]
             if not message.last:
-                writer.add(*message.item)
+                clip, log_mel = message.item
+                writer.add(clip, log_mel)
+                report(0, 1, clip.seconds)
                 continue
-            clips, seconds = writer.end_video(message.item)
-            if progress:
-                progress(clips, seconds)
+            writer.end_video(message.item)
+            report(1, 0, 0.0)
             if writer.complete:
                 del writers[message.lane]
                 yield writer.close()
@@ -186,8 +189,8 @@ class _ShardWriter:
         self._video.cut |= clip.cut
         self._video.source_fps = clip.source_fps
 
-    def end_video(self, error: Exception | None) -> tuple[int, float]:
-        """Counts a video whose clips are all written; returns their number and seconds."""
+    def end_video(self, error: Exception | None) -> None:
+        """Counts a video whose clips are all written, and why it ended if not by itself."""
         entry, video = self._plan.entries[self._done], self._video
         self._done += 1
         self._video = _Video()
@@ -205,7 +208,6 @@ class _ShardWriter:
             self._tallies["source_fps"][rate if video.source_fps else "unknown"] += 1
         else:
             self._counts["rejected"] += 1
-        return video.clips, video.seconds
 
     def close(self) -> dict[str, Any]:
         """Completes the file and returns the counts."""
