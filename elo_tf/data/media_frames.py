@@ -162,11 +162,17 @@ class _Pictures:
         self._min_side = min_side
         self._pixel_ratio = pixel_ratio
         self._size: tuple[int, int] | None = None
+        self._rotation = 0
+        self._orientation = False, False, False
         self._reformatter = VideoReformatter()
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 [H, W, 3]."""
-        turned, flip_x, flip_y = _orientation(frame)
+        # Reading the whole matrix of each frame would take a tenth of the time.
+        if self._size is None or frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            self._orientation = _orientation(frame)
+        turned, flip_x, flip_y = self._orientation
         if self._size is None:
             seen = frame.width * self._pixel_ratio, float(frame.height)
             self._size = output_size(*(seen[::-1] if turned else seen), self._min_side)
