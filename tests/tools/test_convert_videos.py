@@ -1,3 +1,4 @@
+import json
 import pathlib
 import subprocess
 import sys
@@ -42,6 +43,29 @@ def test_counts_are_on_the_last_line(videos, tmp_path):
     assert other.returncode == 2
     assert "fps: 10.0 there, 5.0 asked for" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+def test_every_option_reaches_the_conversion(videos, tmp_path):
+    (tmp_path / "list.csv").write_text("video_path,label\n0.mp4,walk\n1.mp4,run\n")
+    (tmp_path / "map.txt").write_text("walk\njump\nrun\n")
+    done = run(f"--input={tmp_path}/list.csv", f"--video_root={videos}", "--split=clips",
+               f"--output={tmp_path}/out", f"--label_map={tmp_path}/map.txt", "--fps=10",
+               "--min_side=24", "--clip_seconds=0.3", "--stride_seconds=0.2", "--flow=farneback",
+               "--jpeg_quality=80", "--melspec", "--min_frames=3", "--max_pixels=5000",
+               "--max_frames=70", "--seed=5", "--shards=2", "--workers=1", "--timeout=60",
+               "--max_memory_gb=2", "--noimages", "--engine=local")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "labels.txt").read_text() == "walk\njump\nrun\n"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["clips"]
+    videos = summary["options"].pop("videos")
+    assert videos.startswith("2 (")
+    assert summary["options"] == {
+        "fps": 10.0, "min_side": 24, "clip_seconds": 0.3, "stride_seconds": 0.2,
+        "flow": "farneback", "jpeg_quality": 80, "melspec": True, "min_frames": 3,
+        "max_seconds": 6 * 3600.0, "max_pixels": 5000, "max_frames": 70, "seed": 5, "shards": 2,
+        "images": False, "dataset": "list"}
+    # Six frames: clips of three that begin at 0 and 2; of the third only two are left.
+    assert summary["clips"] == 4
 
 
 def test_errors_are_one_line(videos, tmp_path):
