@@ -53,7 +53,7 @@ def _encoded(seed: int, frames: int) -> list[bytes]:
         frame = np.where(inside[..., np.newaxis],
                          before[2 * t:2 * t + HEIGHT, t:t + WIDTH],
                          behind[t + way:t + way + HEIGHT, 2 * t:2 * t + WIDTH])
-        frame = frame + generator.normal(scale=2.0, size=frame.shape)  # grain
+        frame = frame + generator.normal(scale=0.8, size=frame.shape)  # grain
         code = cv2.imencode(".jpg", np.clip(frame, 0, 255).astype(np.uint8), quality)[1]
         images.append(code.tobytes())
     return images
@@ -63,6 +63,6 @@ def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndar
     """Noise whose amplitude falls with its frequency, as that of photographs does."""
     noise = np.fft.rfft2(generator.normal(size=(3, height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
-    smooth = np.fft.irfft2(noise / (frequency + 0.5 / width) ** 1.3, s=(height, width))
+    smooth = np.fft.irfft2(noise / (frequency + 0.5 / width) ** 1.5, s=(height, width))
     smooth -= smooth.mean((1, 2), keepdims=True)
     return np.moveaxis(128 + 50 * smooth / smooth.std((1, 2), keepdims=True), 0, -1)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.data.pipeline import testing_clips
+from elo_tf.data.pipeline import reading, testing_clips
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.reporting.samples import Sample
 from elo_tf.views.clip_views import FLOW_SCALE, RGB_MEAN, RGB_SCALE, ClipViews
@@ -23,7 +23,8 @@ def read_samples(records: Records | MixedRecords, split: str, clip: ClipSpec,
       At most `count` samples.
     """
     clips = testing_clips(records, split, clip, batch_size=1).take(8 * count)
-    batches = sorted(clips, key=lambda b: -(int(b["has_audio"][0]) + int(b["has_flow"][0])))
+    with reading(records, split):
+        batches = sorted(clips, key=lambda b: -(int(b["has_audio"][0]) + int(b["has_flow"][0])))
     names = records.labels()
     return [sample_of(batch, clip, names) for batch in batches[:count]]
 
