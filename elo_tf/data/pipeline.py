@@ -241,13 +241,11 @@ def sample_training_clip(parsed: Mapping[str, tf.Tensor], spec: ClipSpec, seed: 
                          modalities: Sequence[str] = STORED,
                          other: bool = True) -> dict[str, tf.Tensor]:
     """Draws and decodes one clip and its other window; see `training_clips`."""
-    fold = tf.random.experimental.stateless_fold_in
-    start, elsewhere, has_other = random_windows(
-        tf.shape(parsed["track"])[0], spec, fold(seed, 1))
-    draw = tf.random.stateless_uniform([2], fold(seed, 2))
+    draw = tf.random.stateless_uniform([4], seed)
+    start, elsewhere, has_other = random_windows(tf.shape(parsed["track"])[0], spec, draw[:2])
     side = crop_side(parsed["height"], parsed["width"], spec)
-    box = tf.stack([pick(draw[0], parsed["height"] - side + 1),
-                    pick(draw[1], parsed["width"] - side + 1), side, side])
+    box = tf.stack([pick(draw[2], parsed["height"] - side + 1),
+                    pick(draw[3], parsed["width"] - side + 1), side, side])
     size = spec.training_size
     clip = decode_window(parsed, start, spec.window, box, size, spec, modalities=modalities)
     if other:

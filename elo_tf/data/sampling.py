@@ -32,13 +32,13 @@ def track_of(frames: tf.Tensor, frame_rate: tf.Tensor, fps: float) -> tf.Tensor:
 
 
 def random_windows(length: tf.Tensor, spec: ClipSpec,
-                   seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                   draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Draws where a clip starts, and where its `other` window does.
 
     Args:
       length: int32 [], entries of the track.
       spec: the clip's size; a window is `spec.window` long, the other one `spec.frames`.
-      seed: int32 [2].
+      draw: float32 [2], uniform in [0, 1).
 
     Returns:
       start: int32 [], uniform over the places where the window fits; 0 if it fits nowhere.
@@ -46,7 +46,6 @@ def random_windows(length: tf.Tensor, spec: ClipSpec,
         `start` if there is none.
       has_other: bool [].
     """
-    draw = tf.random.stateless_uniform([2], seed)
     places = tf.maximum(length - spec.window, 0) + 1
     start = pick(draw[0], places)
     gap = max(round(spec.other_gap * spec.fps), 1)

@@ -163,9 +163,6 @@ class Stream:
             place = tf.stack([source, shard, number])
             damaged = tf.logical_and(tf.logical_not(there), used < size)
             wanted = tf.cond(damaged, lambda: self._damaged(place, cut=True), lambda: there)
-            if self._part != "all":
-                wanted = tf.logical_and(wanted, tf.cond(
-                    wanted, lambda: self._in_part(place, example, heldout), lambda: wanted))
             used += FRAMING_BYTES + tf.cast(tf.strings.length(example), tf.int64)
             return (number + 1, used), (place, example, wanted)
 
@@ -180,8 +177,10 @@ class Stream:
             followed = elements.map(lambda shard, size, pair: (shard, size, *pair)).scan(
                 (tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
                 lambda state, element: follow(state, *element))
-            return followed.filter(lambda place, example, wanted: wanted).map(
+            found = followed.filter(lambda place, example, wanted: wanted).map(
                 lambda place, example, wanted: (place, example))
+            return found if self._part == "all" else found.filter(plain(
+                lambda place, example: self._in_part(place, example, heldout)))
 
         return read
 

@@ -152,6 +152,34 @@ def test_the_stream_is_a_function_of_the_seed_alone(folder):
     assert ids(first) != ids(stream(folder, 60, seed=6))
 
 
+@pytest.mark.parametrize("threads", [1, 7])
+def test_the_stream_does_not_depend_on_the_processors(folder, threads):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = threads
+    options.autotune.enabled = threads > 1
+    dataset = training_clips(Records(str(folder)), "unlabelled", SPEC, batch_size=4, seed=5,
+                             device_only=False).with_options(options)
+    batches = list(dataset.take(12).as_numpy_iterator())
+    clips = [{name: x[i] for name, x in batch.items()} for batch in batches for i in range(4)]
+    assert same(stream(folder, 48), clips)
+
+
+def test_neighbours_in_a_shard_are_not_neighbours_in_the_stream(tmp_path, make_clip, write_split):
+    """Also where the shuffle buffer is of no help."""
+    clip = make_clip(np.zeros((3, 16, 16, 3), np.uint8), fps=5.0)
+    for shard in range(8):
+        records.write_shard(tmp_path / schema.shard_name("unlabelled", shard, 8), [
+            records.encode_example(clip, example_id=f"{shard}/{i}") for i in range(6)])
+    unshuffled = Records(str(tmp_path), shuffle_megabytes=1e-6)
+    batches = training_clips(unshuffled, "unlabelled", SPEC, batch_size=8, seed=2,
+                             device_only=False, modalities=("rgb",), other=False)
+    for i, batch in enumerate(batches.take(12).as_numpy_iterator()):
+        names = [x.decode().split("/") for x in batch["id"]]
+        assert {shard for shard, _ in names} == set("01234567")
+        assert {number for _, number in names} == {str(i % 6)}
+
+
 def test_two_iterations_of_one_dataset_are_the_same(folder):
     dataset = training_clips(
         Records(str(folder)), "unlabelled", SPEC, batch_size=4, seed=5, device_only=False).take(15)

@@ -30,7 +30,8 @@ def windows(length: int, spec: ClipSpec, draws: int) -> np.ndarray:
     def all_of_them():
         return tf.map_fn(
             lambda i: tf.stack([tf.cast(x, tf.int32) for x in sampling.random_windows(
-                tf.constant(length), spec, tf.stack([7, i]))]),
+                tf.constant(length), spec,
+                tf.random.stateless_uniform([2], tf.stack([7, i])))]),
             tf.range(draws))
 
     return all_of_them().numpy()
