@@ -21,6 +21,7 @@ from elo_tf.data.record_set import Records
 from elo_tf.reporting import record_samples
 
 SPEC = ClipSpec(frames=4, next_frames=2, fps=5.0, size=16, crop=1.0, mel_bins=16)
+RGB = {"modalities": ("rgb",), "other": False}  # where the order alone counts
 
 
 def stream(folder, count, **options):
@@ -149,7 +150,7 @@ def test_the_stream_is_a_function_of_the_seed_alone(folder):
     first = stream(folder, 60)
     tf.random.set_seed(77)
     assert same(first, stream(folder, 60))
-    assert ids(first) != ids(stream(folder, 60, seed=6))
+    assert ids(first) != ids(stream(folder, 60, seed=6, **RGB))
 
 
 @pytest.mark.parametrize("threads", [1, 7])
@@ -159,10 +160,22 @@ def test_the_stream_does_not_depend_on_the_processors(folder, threads):
     options.threading.max_intra_op_parallelism = threads
     options.autotune.enabled = threads > 1
     dataset = training_clips(Records(str(folder)), "unlabelled", SPEC, batch_size=4, seed=5,
-                             device_only=False).with_options(options)
+                             device_only=False, **RGB).with_options(options)
     batches = list(dataset.take(12).as_numpy_iterator())
     clips = [{name: x[i] for name, x in batch.items()} for batch in batches for i in range(4)]
-    assert same(stream(folder, 48), clips)
+    assert same(stream(folder, 48, **RGB), clips)
+
+
+def test_two_replicas_share_each_batch(folder, two_replicas):
+    """What the strategy makes of the dataset changes nothing in it."""
+    dataset = training_clips(Records(str(folder), on_corrupt="skip"), "unlabelled", SPEC,
+                             batch_size=4, seed=5, **RGB)
+    distributed = two_replicas.experimental_distribute_dataset(dataset.take(3))
+    expected = stream(folder, 12, **RGB)
+    for step, batch in enumerate(distributed):
+        keys = [x.numpy().tolist() for x in two_replicas.experimental_local_results(batch["key"])]
+        mine = [int(clip["key"]) for clip in expected[4 * step:4 * step + 4]]
+        assert keys == [mine[:2], mine[2:]]
 
 
 def test_neighbours_in_a_shard_are_not_neighbours_in_the_stream(tmp_path, make_clip, write_split):
@@ -173,7 +186,7 @@ def test_neighbours_in_a_shard_are_not_neighbours_in_the_stream(tmp_path, make_c
             records.encode_example(clip, example_id=f"{shard}/{i}") for i in range(6)])
     unshuffled = Records(str(tmp_path), shuffle_megabytes=1e-6)
     batches = training_clips(unshuffled, "unlabelled", SPEC, batch_size=8, seed=2,
-                             device_only=False, modalities=("rgb",), other=False)
+                             device_only=False, **RGB)
     for i, batch in enumerate(batches.take(12).as_numpy_iterator()):
         names = [x.decode().split("/") for x in batch["id"]]
         assert {shard for shard, _ in names} == set("01234567")
@@ -182,13 +195,14 @@ def test_neighbours_in_a_shard_are_not_neighbours_in_the_stream(tmp_path, make_c
 
 def test_two_iterations_of_one_dataset_are_the_same(folder):
     dataset = training_clips(
-        Records(str(folder)), "unlabelled", SPEC, batch_size=4, seed=5, device_only=False).take(15)
+        Records(str(folder)), "unlabelled", SPEC, batch_size=4, seed=5, device_only=False,
+        **RGB).take(15)
     first, second = ([x["id"].tolist() for x in dataset.as_numpy_iterator()] for _ in range(2))
     assert first == second
 
 
 def test_every_epoch_has_each_record_once_in_an_order_of_its_own(folder):
-    order = ids(stream(folder, 72))
+    order = ids(stream(folder, 72, **RGB))
     epochs = [order[:24], order[24:48], order[48:]]
     everything = [f"v{i:02}" for i in range(24)]
     assert all(sorted(epoch) == everything for epoch in epochs)
@@ -214,7 +228,7 @@ def test_a_record_is_cut_anew_in_every_epoch(folder):
     assert sum(len(x) > 1 for x in cuts.values()) > len(cuts) / 2
 
 
-@pytest.mark.parametrize("start", [1, 7, 13])
+@pytest.mark.parametrize("start", [1, 13])
 def test_a_resumed_stream_goes_on_where_it_was(folder, start):
     whole = stream(folder, 72)
     resumed = stream(folder, 72 - 4 * start, start_step=start)
@@ -223,7 +237,7 @@ def test_a_resumed_stream_goes_on_where_it_was(folder, start):
 
 
 def test_a_clip_does_not_depend_on_its_neighbours(folder):
-    assert same(stream(folder, 48), stream(folder, 48, batch_size=12))
+    assert same(stream(folder, 48, **RGB), stream(folder, 48, batch_size=12, **RGB))
 
 
 # --- parts and shards -----------------------------------------------------------------------------
@@ -236,12 +250,13 @@ def test_fit_and_heldout_are_disjoint_and_complete(folder):
     assert sorted(parts["fit"] + parts["heldout"]) == sorted(parts["all"])
     assert not set(parts["fit"]) & set(parts["heldout"])
     assert parts["heldout"] and parts["fit"]
-    drawn = set(ids(stream(folder, 60, part="fit")))
+    drawn = set(ids(stream(folder, 60, part="fit", **RGB)))
     assert not drawn & {x.decode() for x in read_ids(Records(str(folder)), "heldout")}
 
 
 def read_ids(records_, part):
-    batches = pipeline.testing_clips(records_, "unlabelled", SPEC, batch_size=5, part=part)
+    batches = pipeline.testing_clips(records_, "unlabelled", SPEC, batch_size=5, part=part,
+                                     modalities=("rgb",))
     return [x for batch in batches for x in batch["id"].numpy().tolist()]
 
 
@@ -257,10 +272,10 @@ def test_a_part_does_not_depend_on_what_else_is_there(folder, tmp_path):
 # --- testing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("windows", [1, 2, 3])
+@pytest.mark.parametrize("windows", [1, 2])
 def test_testing_reads_every_clip_once_in_the_order_of_the_records(folder, windows):
     batches = list(pipeline.testing_clips(Records(str(folder)), "unlabelled", SPEC, batch_size=7,
-                                 windows=windows).as_numpy_iterator())
+                                 windows=windows, modalities=("rgb",)).as_numpy_iterator())
     order = [f"v{i:02}" for shard in range(3) for i in range(shard, 24, 3)]
     read = [x.decode() for batch in batches for x in batch["id"]]
     assert read == [x for x in order for _ in range(windows)]
@@ -323,7 +338,7 @@ def test_testing_views_are_windows_by_crops(tmp_path, make_clip, write_split, vi
 
 
 @pytest.mark.parametrize(("modalities", "other"), [
-    (("rgb",), False), (("rgb", "audio"), True), (("flow",), True), (("audio",), False)])
+    (("rgb",), False), (("flow", "audio"), True)])
 def test_what_is_not_asked_for_is_not_there(folder, modalities, other):
     whole = stream(folder, 8)
     part = stream(folder, 8, modalities=modalities, other=other)
