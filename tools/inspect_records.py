@@ -32,8 +32,9 @@ import os
 from absl import flags
 
 from elo_tf import cli, files
-from elo_tf.data import inspection, inspection_summary
-from elo_tf.data.record_values import ERROR, WARNING
+from elo_tf.data import inspection
+from elo_tf.data.inspection import summary as inspection_summary
+from elo_tf.data.inspection.record_values import ERROR, WARNING
 from elo_tf.errors import UserError
 
 SHOWN = 20

@@ -9,7 +9,8 @@ import os
 from absl import flags, logging
 
 from elo_tf import cli
-from elo_tf.data import procedural, procedural_set
+from elo_tf.data import procedural
+from elo_tf.data.procedural import video_set as procedural_set
 from elo_tf.errors import UserError
 
 _OUTPUT = flags.DEFINE_string(

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from elo_tf.data import media, media_file, media_frames
+from elo_tf.data import media
+from elo_tf.data.media import container as media_file
+from elo_tf.data.media import frames as media_frames
 
 IMAGE_SUFFIXES = frozenset({
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp",

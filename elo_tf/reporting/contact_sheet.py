@@ -22,8 +22,9 @@ from matplotlib.ticker import MaxNLocator
 
 from elo_tf import files
 from elo_tf.data import flow as flow_lib
-from elo_tf.data import record_checks, schema
-from elo_tf.data.record_values import Record
+from elo_tf.data import schema
+from elo_tf.data.inspection import record_checks
+from elo_tf.data.inspection.record_values import Record
 from elo_tf.reporting import samples
 from elo_tf.reporting.svg import ROLES
 from elo_tf.views.log_mel import LogMel

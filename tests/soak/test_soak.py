@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from elo_tf.data import media, procedural_set
+from elo_tf.data import media
+from elo_tf.data.procedural import video_set as procedural_set
 from elo_tf.data.schema import REJECTS_FILE
 from elo_tf.search.loop import JOURNAL
 

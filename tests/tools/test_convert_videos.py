@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from elo_tf.data import media_write
+from elo_tf.data.media import write as media_write
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 

@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from elo_tf.data import media_write, records, schema
+from elo_tf.data import records, schema
+from elo_tf.data.media import write as media_write
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
