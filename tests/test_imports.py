@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Where the name of the package is not that of its module.
 MODULES = {
     "absl-py": "absl", "gin-config": "gin", "opencv-python-headless": "cv2", "pillow": "PIL.Image",
-    "protobuf": "google.protobuf", "scikit-image": "skimage", "scikit-learn": "sklearn", "setuptools": "pkg_resources",
+    "protobuf": "google.protobuf", "scikit-image": "skimage", "scikit-learn": "sklearn",
+    "setuptools": "pkg_resources",
     "tensorflow-io": "tensorflow_io", "tensorflow-serving-api": "tensorflow_serving.apis",
     "tf-models-official": "official.vision.ops.preprocess_ops_3d",
 }
