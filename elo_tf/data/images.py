@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from elo_tf.data import media
-from elo_tf.data.media import container as media_file
-from elo_tf.data.media import frames as media_frames
+from elo_tf.data.media import container, frames
 
 IMAGE_SUFFIXES = frozenset({
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp",
@@ -53,7 +52,7 @@ def decode_image(path: str | os.PathLike, *, fps: float, min_side: int,
     """
     path = os.fspath(path)
     limits = limits or media.Limits()
-    media_file.check_file(path)
+    container.check_file(path)
     # Some of the decoders read the whole file first.
     if os.path.getsize(path) > 8 * limits.max_pixels + 2**20:
         raise media.MediaError("too_large", "more than 8 bytes for each of the "
@@ -80,7 +79,7 @@ def _decode(path: str, min_side: int, max_pixels: int) -> np.ndarray:
         if width * height > max_pixels:
             raise media.MediaError("too_large", f"{width}x{height} pixels, more than the limit "
                                    f"of {max_pixels} pixels")
-        width, height = media_frames.output_size(width, height, min_side)
+        width, height = frames.output_size(width, height, min_side)
         # JPEG only: decodes at a half, quarter or eighth of the size, at least twice the result.
         image.draft(None, (2 * width, 2 * height))
         image.load()

@@ -3,7 +3,7 @@
 Time 0 is the moment the first frame is shown. Output frame k of a clip is the picture on show
 k / fps seconds after the clip's begin, and the waveform has the same begin and length. Clips are
 given while the file is being decoded, so that memory does not grow with its length. Files come from
-anywhere: `media_file.py` says what is opened at all.
+anywhere: `container.py` says what is opened at all.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Turns the lists of a data set into the CSV files that videos are converted from.
 
-`splits_lists.py` and `splits_plain.py` read the lists, `splits_files.py` finds the videos, and
+`official_lists.py` and `plain_lists.py` read the lists, `video_folder.py` finds the videos, and
 this module checks the counts and writes `<name>_<split>.csv` for each split,
 `<name>_unlabelled.csv` with the training videos without their labels, `<name>_missing.csv` with
 the videos that are not there, and `labels.txt`, the label map of all splits and folds.
@@ -17,10 +17,8 @@ from collections.abc import Sequence
 
 from elo_tf import files
 from elo_tf.data import manifest, schema
-from elo_tf.data.splits import official as splits_lists
-from elo_tf.data.splits import plain as splits_plain
-from elo_tf.data.splits import videos as splits_files
-from elo_tf.data.splits.official import Listed, Listing
+from elo_tf.data.splits import official_lists, plain_lists, video_folder
+from elo_tf.data.splits.official_lists import Listed, Listing
 from elo_tf.errors import UserError
 
 DATASETS = ("hmdb51", "ucf101", "kinetics", "list", "folders")
@@ -42,10 +40,10 @@ class Import:
       splits: the folder of the lists, or one list; None for "folders", which has none.
       fold: 1, 2 or 3, for HMDB51 and UCF101; None is 1.
       name: begins the names of the files; None for the data set and the fold.
-      path_format: for Kinetics, see `splits_lists.read_kinetics`.
+      path_format: for Kinetics, see `official_lists.read_kinetics`.
       whole_videos: for Kinetics, likewise.
-      class_names: for "list", see `splits_plain.read_path_lists`.
-      test_percent: for "folders", see `splits_plain.read_class_folders`.
+      class_names: for "list", see `plain_lists.read_path_lists`.
+      test_percent: for "folders", see `plain_lists.read_class_folders`.
       seed: for "folders", likewise.
       allow_other_counts: accept lists that are not the official ones.
     """
@@ -186,15 +184,15 @@ def read_lists(job: Import) -> Listing:
         if job.splits is not None:
             raise UserError("--splits is not for --dataset=folders, whose videos lie in folders of "
                             "classes; leave it out")
-        return splits_plain.read_class_folders(job.videos, job.test_percent, job.seed)
+        return plain_lists.read_class_folders(job.videos, job.test_percent, job.seed)
     if not job.splits or not os.path.exists(job.splits):
         raise UserError(f"--splits={job.splits or ''} does not exist; name the folder of the lists "
                         f"of {job.dataset}")
     if job.dataset == "kinetics":
-        return splits_lists.read_kinetics(job.splits, job.path_format, job.whole_videos)
+        return official_lists.read_kinetics(job.splits, job.path_format, job.whole_videos)
     if job.dataset == "list":
-        return splits_plain.read_path_lists(job.splits, job.class_names)
-    read = {"hmdb51": splits_lists.read_hmdb51, "ucf101": splits_lists.read_ucf101}
+        return plain_lists.read_path_lists(job.splits, job.class_names)
+    read = {"hmdb51": official_lists.read_hmdb51, "ucf101": official_lists.read_ucf101}
     if job.dataset not in read:
         raise UserError(f"--dataset={job.dataset} is not known; there are {', '.join(DATASETS)}")
     return read[job.dataset](job.splits, 1 if job.fold is None else job.fold)
@@ -231,7 +229,7 @@ def _label_map(output: pathlib.Path, listing: Listing) -> list[str]:
 def _find_videos(job: Import, listing: Listing) -> tuple[
         dict[str, list[tuple[str, Listed]]], list[tuple[Listed, str]], list[str]]:
     """Files and videos by split, the videos that are not there with the reason, and notes."""
-    folder = splits_files.VideoFolder(job.videos)
+    folder = video_folder.VideoFolder(job.videos)
     found: dict[str, list[tuple[str, Listed]]] = {split: [] for split in listing.splits}
     owners: dict[tuple, Listed] = {}
     missing: list[tuple[Listed, str]] = []

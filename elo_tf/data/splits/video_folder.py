@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from elo_tf.data import manifest
-from elo_tf.data.splits.official import Listed, without_suffix
+from elo_tf.data.splits.official_lists import Listed, without_suffix
 
 SUFFIX = "with another suffix"
 SPELLING = "with another case or Unicode form"

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from elo_tf.data.splits import official as splits_lists
+from elo_tf.data.splits import official_lists
 from elo_tf.errors import UserError
 
 
@@ -29,7 +29,7 @@ def count(listing, split):
 @pytest.mark.parametrize("fold", [1, 2, 3])
 def test_the_real_lists_of_hmdb51(shared_splits, fold):
     folder = shared_splits / "hmdb51_splits"
-    listing = splits_lists.read_hmdb51(folder, fold)
+    listing = official_lists.read_hmdb51(folder, fold)
     files = sorted(folder.glob(f"*_test_split{fold}.txt"))
     for flag, split, official in (("1", "train", 3570), ("2", "test", 1530), ("0", "unused", 1666)):
         assert count(listing, split) == grep(rf" {flag}\s*$", *files) == official
@@ -52,7 +52,7 @@ def test_the_real_lists_of_hmdb51(shared_splits, fold):
     (1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
 def test_the_real_lists_of_ucf101(shared_splits, fold, train, test):
     folder = shared_splits / "ucf101_splits"
-    listing = splits_lists.read_ucf101(folder, fold)
+    listing = official_lists.read_ucf101(folder, fold)
     assert count(listing, "train") == grep(r"\S", folder / f"trainlist0{fold}.txt") == train
     assert count(listing, "test") == grep(r"\S", folder / f"testlist0{fold}.txt") == test
     assert listing.official == {"train": train, "test": test}
@@ -76,7 +76,7 @@ def test_hmdb51_of_awkward_names(tmp_path):
         tmp_path, test_test_split1="a b_[x](y)#1;'!.avi 1 \r\n\r\nc,d.avi 2\n",
         test_test_split2="e.avi 1", wave_test_split1=b"\xef\xbb\xbf\xc3\xbcber.avi 0 \n",
         class_list="1 test\n")
-    listing = splits_lists.read_hmdb51(folder, 1)
+    listing = official_lists.read_hmdb51(folder, 1)
     assert [(v.path, v.split, v.label, v.stem) for v in listing.videos] == [
         ("test/a b_[x](y)#1;'!.avi", "train", "test", "a b_[x](y)#1;'!"),
         ("test/c,d.avi", "test", "test", "c,d"), ("wave/über.avi", "unused", "wave", "über")]
@@ -88,44 +88,44 @@ def test_hmdb51_of_awkward_names(tmp_path):
 def test_a_malformed_list_of_hmdb51_is_named(tmp_path, text, words):
     folder = write(tmp_path, wave_test_split1=text)
     with pytest.raises(UserError, match="wave_test_split1.txt") as error:
-        splits_lists.read_hmdb51(folder, 1)
+        official_lists.read_hmdb51(folder, 1)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
 def test_folders_without_lists(tmp_path):
     write(tmp_path, notes="x")
-    for read in (splits_lists.read_hmdb51, splits_lists.read_ucf101):
+    for read in (official_lists.read_hmdb51, official_lists.read_ucf101):
         with pytest.raises(UserError, match=r"holds no .*it holds notes\.txt"):
             read(tmp_path, 1)
         with pytest.raises(UserError, match="is not a folder"):
             read(tmp_path / "notes.txt", 1)
     with pytest.raises(UserError, match="no list of Kinetics"):
-        splits_lists.read_kinetics(tmp_path)
+        official_lists.read_kinetics(tmp_path)
 
 
 def test_ucf101_spelling_and_numbers_follow_the_index(tmp_path):
     folder = write(tmp_path, classInd="1 Archery\r\n2 HandstandPushups\r\n",
                    trainlist01="HandStandPushups/v_a b.avi 2\r\nArchery/v_1.avi 1\r\n",
                    testlist01="archery/v_2.avi\r\n")
-    listing = splits_lists.read_ucf101(folder, 1)
+    listing = official_lists.read_ucf101(folder, 1)
     assert [(v.path, v.split, v.label) for v in listing.videos] == [
         ("HandStandPushups/v_a b.avi", "train", "HandstandPushups"),
         ("Archery/v_1.avi", "train", "Archery"), ("archery/v_2.avi", "test", "Archery")]
     assert listing.notes == []
     with pytest.raises(UserError, match="no trainlist02.txt"):
-        splits_lists.read_ucf101(folder, 2)
+        official_lists.read_ucf101(folder, 2)
     write(tmp_path, trainlist01="Archery/v_1.avi 2\n")
     with pytest.raises(UserError, match="trainlist01.txt line 1: Archery has the number 2, "):
-        splits_lists.read_ucf101(folder, 1)
+        official_lists.read_ucf101(folder, 1)
     write(tmp_path, trainlist01="Archery/v_1.avi 1\nDance/v_1.avi 1\n")
     with pytest.raises(UserError, match="line 2: the class 'Dance' is not in"):
-        splits_lists.read_ucf101(folder, 1)
+        official_lists.read_ucf101(folder, 1)
     write(tmp_path, trainlist01="v_1.avi 1\n")
     with pytest.raises(UserError, match="is not <class>/<file>"):
-        splits_lists.read_ucf101(folder, 1)
+        official_lists.read_ucf101(folder, 1)
     write(tmp_path, classInd="Archery\n")
     with pytest.raises(UserError, match="classInd.txt line 1"):
-        splits_lists.read_ucf101(folder, 1)
+        official_lists.read_ucf101(folder, 1)
 
 
 def test_kinetics_in_all_its_columns(tmp_path):
@@ -139,7 +139,7 @@ def test_kinetics_in_all_its_columns(tmp_path):
         "youtube_id,time_start,time_end,split\nbbbbbbbbbbb,100,110,test\n")
     (tmp_path / "mediapipe_train.csv").write_text("video,start,end,label\nccccccccccc,1,2,x\n")
     (tmp_path / "classes.csv").write_text("id,name\n0,x\n")
-    listing = splits_lists.read_kinetics(tmp_path)
+    listing = official_lists.read_kinetics(tmp_path)
     assert [(v.path, v.split, v.label, v.start) for v in listing.videos] == [
         ("---QUuC4vJs_000084_000094", "val", "testifying", None),
         ("bbbbbbbbbbb_000100_000110", "test", None, None),
@@ -149,13 +149,14 @@ def test_kinetics_in_all_its_columns(tmp_path):
     assert listing.splits == ["train", "val", "test"] and listing.official == {}
     assert listing.notes == [
         "classes.csv has no columns youtube_id, time_start and time_end; it is not read"]
-    formatted = splits_lists.read_kinetics(
+    formatted = official_lists.read_kinetics(
         tmp_path / "train.csv", "{split}/{label_}/{youtube_id}_{start}-{end:03d}.mp4")
     assert formatted.videos[0].path == "train/air_drumming/_-AB-cd0123_7-017.mp4"
     assert formatted.videos[0].stem is None
-    unlabelled = splits_lists.read_kinetics(tmp_path / "kinetics_test.csv", "{label}/{youtube_id}")
+    unlabelled = official_lists.read_kinetics(
+        tmp_path / "kinetics_test.csv", "{label}/{youtube_id}")
     assert unlabelled.videos[0].path == "bbbbbbbbbbb"
-    whole = splits_lists.read_kinetics(tmp_path / "k700_val.csv", whole_videos=True).videos[0]
+    whole = official_lists.read_kinetics(tmp_path / "k700_val.csv", whole_videos=True).videos[0]
     assert (whole.path, whole.start, whole.end) == ("---QUuC4vJs", 84.0, 94.0)
 
 
@@ -168,7 +169,7 @@ def test_a_malformed_list_of_kinetics_is_named(tmp_path, row, path_format, words
     path = tmp_path / "k.csv"
     path.write_text(f"label,youtube_id,time_start,time_end,split\n\n{row}\n")
     with pytest.raises(UserError) as error:
-        splits_lists.read_kinetics(path, path_format)
+        official_lists.read_kinetics(path, path_format)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -176,6 +177,6 @@ def test_split_names():
     for text, name in (("kinetics_val", "val"), ("validate", "val"), ("test", "test"),
                        ("hmdb51_train_split_1", "train"), ("Training", "train"),
                        ("my list (2)", "my_list_2")):
-        assert splits_lists.split_name(text) == name
-    assert splits_lists.without_suffix("a.b.AVI") == "a.b"
-    assert splits_lists.without_suffix("Mr. Bean") == "Mr. Bean"
+        assert official_lists.split_name(text) == name
+    assert official_lists.without_suffix("a.b.AVI") == "a.b"
+    assert official_lists.without_suffix("Mr. Bean") == "Mr. Bean"

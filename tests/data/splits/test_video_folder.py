@@ -2,8 +2,8 @@ import unicodedata
 
 import pytest
 
-from elo_tf.data.splits.official import Listed
-from elo_tf.data.splits.videos import FOLDER, SPELLING, SUFFIX, VideoFolder
+from elo_tf.data.splits.official_lists import Listed
+from elo_tf.data.splits.video_folder import FOLDER, SPELLING, SUFFIX, VideoFolder
 
 
 def folder(tmp_path, *names):
