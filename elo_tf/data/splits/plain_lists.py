@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from elo_tf.data import manifest, media
+from elo_tf.data.splits import official_lists as lists
 from elo_tf.data.splits.official_lists import Listed, Listing
 from elo_tf.errors import UserError
 
@@ -77,10 +78,10 @@ def read_path_lists(source: str | os.PathLike,
 def _split_files(source: pathlib.Path) -> dict[str, pathlib.Path]:
     """The list of each split."""
     if source.is_file():
-        return {official_lists.split_name(source.stem): source}
+        return {lists.split_name(source.stem): source}
     found: dict[str, pathlib.Path] = {}
-    for path in sorted(official_lists.list_folder(source).iterdir()):
-        split = official_lists.split_name(path.stem)
+    for path in sorted(lists.list_folder(source).iterdir()):
+        split = lists.split_name(path.stem)
         if path.suffix.lower() not in _LIST_SUFFIXES or split not in ("train", "val", "test"):
             continue
         if split in found:
@@ -88,14 +89,14 @@ def _split_files(source: pathlib.Path) -> dict[str, pathlib.Path]:
                             f"{found[split].name} and {path.name}; name one of the files")
         found[split] = path
     if not found:
-        raise UserError(f"--splits={source} holds no list {official_lists.shown_folder(source)}; name a "
+        raise UserError(f"--splits={source} holds no list {lists.shown_folder(source)}; name a "
                         "file, or a folder with files such as train.txt, val.csv or test.txt")
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
 def _path_lines(file: pathlib.Path) -> list[tuple[str, str, str | None]]:
     found = []
-    for number, line in official_lists.read_lines(file):
+    for number, line in lists.read_lines(file):
         where = f"{file} line {number}"
         matched = _LINE.fullmatch(line)
         if line.startswith('"'):
@@ -122,7 +123,7 @@ def _class_names(path: str | os.PathLike) -> dict[int, str]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"--class_names={path} does not exist; it lists one name a line")
-    lines = [line for _, line in official_lists.read_lines(path)]
+    lines = [line for _, line in lists.read_lines(path)]
     numbered = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
     names = dict(enumerate(lines))
     if lines and all(numbered):
@@ -156,14 +157,14 @@ def read_class_folders(videos: str | os.PathLike, test_percent: float = 20.0,
     entries = manifest.read_manifest(videos, "folders").entries
     first = [entry.relative.partition("/")[0] for entry in entries]
     tops = {top for top, entry in zip(first, entries, strict=True) if top != entry.relative}
-    if all(official_lists.split_name(top) in ("train", "val", "test") and top.isalpha() for top in tops):
+    if all(lists.split_name(top) in ("train", "val", "test") and top.isalpha() for top in tops):
         outside = [entry.relative for entry in entries if entry.relative.count("/") < 2]
         if outside:
             raise UserError(f"{outside[0]} in {videos} lies in no folder of a class; videos lie in "
                             "train/<class>, test/<class>, or in <class>")
-        listed = [Listed(entry.relative, official_lists.split_name(top), entry.label)
+        listed = [Listed(entry.relative, lists.split_name(top), entry.label)
                   for top, entry in zip(first, entries, strict=True)]
-        return Listing(listed, official_lists.ordered_splits(listed))
+        return Listing(listed, lists.ordered_splits(listed))
     classes: dict[str, list[str]] = {}
     for entry in entries:
         if entry.label is not None:
@@ -173,7 +174,7 @@ def read_class_folders(videos: str | os.PathLike, test_percent: float = 20.0,
         test = _test_share(paths, test_percent, seed)
         listed += [Listed(path, "test" if path in test else "train", label) for path in paths]
     loose = len(entries) - len(listed)
-    listing = Listing(listed, official_lists.ordered_splits(listed))
+    listing = Listing(listed, lists.ordered_splits(listed))
     if loose:
         listing.notes.append(f"{loose} videos lie in {videos} itself, in no class; they are left "
                              "out")
