@@ -247,10 +247,11 @@ def sample_training_clip(parsed: Mapping[str, tf.Tensor], spec: ClipSpec, seed: 
     box = tf.stack([pick(draw[2], parsed["height"] - side + 1),
                     pick(draw[3], parsed["width"] - side + 1), side, side])
     size = spec.training_size
-    clip = decode_window(parsed, start, spec.window, box, size, spec, modalities=modalities)
+    clip = decode_window(parsed, start, spec.window, box, size, spec, modalities=modalities,
+                         scaled=True)
     if other:
         window = decode_window(parsed, elsewhere, spec.frames, box, size, spec,
-                               modalities=modalities)
+                               modalities=modalities, scaled=True)
         clip |= {f"other_{name}": value for name, value in window.items()}
         clip["has_other"] = has_other
     return clip

@@ -54,6 +54,44 @@ def test_a_crop_has_the_pixels_of_the_whole_picture(box, encode_image):
     assert np.array_equal(decode(parsed, list(box), spec)["rgb"], expected)
 
 
+@pytest.mark.parametrize(("side", "halvings"), [(31, 0), (32, 1), (47, 1), (64, 2), (90, 2)])
+def test_large_crops_are_halved_by_the_decoder(side, halvings, encode_image):
+    """As Pillow's draft mode lets libjpeg do it."""
+    y, x = np.mgrid[:97, :131]
+    frames = [np.stack([x + 10 * k, 2 * y, x + y], -1).astype(np.uint8) for k in range(6)]
+    images = [encode_image(frame, "JPEG", quality=95) for frame in frames]
+    clip = encoding.EncodedClip(images, None, None, 5.0, 0.0, 97, 131)
+    parsed = parsing.parse(records.encode_example(clip, example_id="a"), SPEC)
+    window = decoding.decode_window(parsed, tf.constant(1), 4, tf.constant([5, 31, side, side]),
+                                    16, SPEC, modalities=("rgb",), scaled=True)
+    shrink = 2**halvings
+    top, left, inner = (value // shrink for value in (5, 31, side))
+    for k in range(4):
+        image = Image.open(io.BytesIO(images[1 + k]))
+        image.draft("RGB", (131 // shrink, 97 // shrink))
+        halved = np.asarray(image)
+        assert halved.shape == (-(-97 // shrink), -(-131 // shrink), 3)
+        expected = tf.image.resize(
+            halved[top:top + inner, left:left + inner].astype(np.float32), [16, 16],
+            antialias=True).numpy()
+        assert np.abs(window["rgb"][k].numpy() - expected).max() <= 2
+
+
+def test_flow_follows_a_crop_that_is_halved(make_clip):
+    """Frames and flow hold the same ramps: after the crop they still agree."""
+    y, x = np.mgrid[:96, :128]
+    ramps = np.stack([2 * x, 2 * y, 0 * x], -1).astype(np.uint8)
+    clip = make_clip(np.tile(ramps, (6, 1, 1, 1)), np.tile(ramps, (6, 1, 1, 1)), fps=5.0)
+    parsed = parsing.parse(records.encode_example(clip, example_id="a"), SPEC)
+    window = decoding.decode_window(parsed, tf.constant(0), 4, tf.constant([7, 21, 70, 70]), 16,
+                                    SPEC, modalities=("rgb", "flow"), scaled=True)
+    # The flow's values were scaled with its pixels; undone, they are the ramps.
+    codes = (window["flow"].numpy().astype(np.float32) - 127.5) * (68 / 16) + 127.5
+    inside = np.abs(codes - 127.5) < 120
+    assert inside.mean() > 0.9
+    assert np.abs(codes - window["rgb"].numpy()[..., :2])[inside].max() < 5
+
+
 @pytest.mark.parametrize(("crop", "saturation"), [(16, 20.0), (32, 20.0), (24, 40.0), (8, 10.0)])
 def test_flow_is_scaled_with_the_pixels(crop, saturation, make_clip):
     code = np.array([200, 90, 0], np.uint8)
