@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from elo_tf.data import parsing, pipeline, sampling
 from elo_tf.data.record_set import Records
@@ -234,6 +235,28 @@ def test_evaluation_scores_both_networks(evaluated):
     for row in result["rows"]:
         assert 0 <= row["mean"] <= 1
         assert re.search(rf"{row['protocol']} +{row['network']} +{row['mean']:.1%}", done.stdout)
+
+
+def test_images_are_evaluated_as_still_clips(workshop, pretrained):
+    """A folder of image classes, in several crops; the colours are told apart by any network."""
+    generator = np.random.default_rng(3)
+    for split, count in (("train", 6), ("test", 3)):
+        for label, colour in (("blue", (30, 60, 200)), ("red", (200, 60, 30))):
+            folder = workshop.root / "images" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.normal(colour, 20, (40, 56, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.JPEG")
+        workshop.run([sys.executable, "-m", "tools.convert_videos", "--images", "--labels=folders",
+                      f"--input={workshop.root}/images/{split}", f"--split={split}",
+                      f"--output={workshop.root}/image_records", "--min_side=32", "--workers=0"])
+    done = workshop.run(workshop.command(
+        "evaluate", "evaluate_images", f"--data={workshop.root}/image_records",
+        f"--encoder={pretrained[0]}/encoder", "--gin_bindings=evaluate.crops = 3"))
+    result = json.loads((workshop.root / "evaluate_images" / "evaluation.json").read_text())
+    assert (result["train_clips"], result["test_clips"], result["crops"]) == (12, 6, 3)
+    assert result["classes"] == ["blue", "red"] and "linear" in done.stdout
+    assert all(row["mean"] == 1 for row in result["rows"] if row["protocol"] == "linear")
 
 
 def test_the_export_embeds_like_the_features(workshop, pretrained, exported):
