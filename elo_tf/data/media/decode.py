@@ -33,7 +33,7 @@ def decode_clips(path: str | os.PathLike, *, fps: float, min_side: int,
     Clip i begins at `start + i * stride_seconds`. The last one may be shorter, but not shorter than
     half a clip unless it is the only one, and only where it shows what the one before it does not.
     Rotation, mirroring and non-square pixels are corrected, and frames are resized (by area where
-    they shrink) so that the shorter side is `min_side`. Where two frames lie more than 30 s apart,
+    they shrink) so that the shorter side is `min_side`. Where two frames lie more than 300 s apart,
     the time stamps are taken to be wrong, and the video ends there, damaged (our choice).
 
     Args:

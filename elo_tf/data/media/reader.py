@@ -15,11 +15,12 @@ _LONGEST_LAG = 5.0
 """Seconds by which sound may come after its picture in the file: a track that ended early is not
 waited for longer."""
 
-_LONGEST_LEAD = 60.0
-"""Seconds by which sound may come before its picture in the file."""
+_LONGEST_HOLD = 300.0
+"""Seconds between two frames, as recordings of screens hold a picture; time stamps that lie further
+apart are wrong (our choice)."""
 
-_LONGEST_HOLD = 30.0
-"""Seconds between two frames; time stamps that lie further apart are wrong (our choice)."""
+_LONGEST_LEAD = _LONGEST_HOLD + 60.0
+"""Seconds by which sound may come before the next picture in the file."""
 
 _MISSING = 0.5
 _MISSING_SHARE = 0.01
