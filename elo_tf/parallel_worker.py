@@ -9,6 +9,7 @@ import fcntl
 import io
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import pickle
 import resource
@@ -46,7 +47,8 @@ class Worker:
         self._process = context.Process(
             target=_serve, args=(function, remote_jobs, remote_results, memory, os.getpid()),
             daemon=True)
-        self._process.start()
+        with _without_interrupts():
+            self._process.start()
         remote_jobs.close()
         remote_results.close()
         self.task: Any = None
@@ -89,11 +91,21 @@ class Worker:
         self._process.join()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C does not reach processes that are started here: their parent decides what it means."""
+    multiprocessing.resource_tracker.ensure_running()  # Starting it would let signals through.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(function: Callable[[Any], Iterable[Any]], jobs: multiprocessing.connection.Connection,
            results: multiprocessing.connection.Connection, memory: int | None,
            parent: int) -> None:
     """The loop of a worker process; ends when the parent closes its side, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides what Ctrl-C means.
     # A job that hangs would never notice that nobody waits for it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
