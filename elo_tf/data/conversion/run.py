@@ -22,7 +22,7 @@ from elo_tf.data import encoding, manifest, schema
 from elo_tf.data.conversion import shards as conversion_shards
 from elo_tf.data.conversion import summary as conversion_summary
 from elo_tf.data.conversion.shards import Limits, ShardPlan
-from elo_tf.data.conversion.state import SplitState, naming_output, write_rejects
+from elo_tf.data.conversion.state import SplitState, alone, naming_output, write_rejects
 from elo_tf.errors import UserError
 
 
@@ -77,8 +77,8 @@ def convert(job: Conversion) -> dict[str, Any]:
       left to do.
 
     Raises:
-      UserError: if no video can be used, the output holds this split with other settings, or
-        cannot be written.
+      UserError: if no video can be used, the output holds this split with other settings, cannot
+        be written, or another process is converting the split.
     """
     if schema.summary_name(job.split) == conversion_summary.SUMMARY_FILE:
         raise UserError(f"--split={job.split} would be saved as {conversion_summary.SUMMARY_FILE}, "
@@ -93,22 +93,24 @@ def convert(job: Conversion) -> dict[str, Any]:
     state = SplitState(job.output, job.split, _settings(job, listing.entries, len(parts)), parts)
     missing = state.missing()
     if missing:
-        new_labels = not (state.directory / schema.LABELS_FILE).exists()
-        with naming_output(state.directory):
-            state.begin()
-            manifest.write_labels(state.directory, labels)
-        _write_shards(job, state, missing, labels)
-        with naming_output(state.directory):
-            write_rejects(state.directory)
-        summary = state.summary()
-        if not summary["converted"]:
-            state.remove_records()
-            if new_labels:
-                (state.directory / schema.LABELS_FILE).unlink(missing_ok=True)
-            reason, count = collections.Counter(summary["reasons"]).most_common(1)[0]
-            raise UserError(
-                f"none of the {len(listing.entries)} videos in {job.source} can be used; most "
-                f"frequent reason: {reason} ({count}); see {state.directory / schema.REJECTS_FILE}")
+        with alone(state.directory, job.split):
+            new_labels = not (state.directory / schema.LABELS_FILE).exists()
+            with naming_output(state.directory):
+                state.begin()
+                manifest.write_labels(state.directory, labels)
+            _write_shards(job, state, missing, labels)
+            with naming_output(state.directory):
+                write_rejects(state.directory)
+            summary = state.summary()
+            if not summary["converted"]:
+                state.remove_records()
+                if new_labels:
+                    (state.directory / schema.LABELS_FILE).unlink(missing_ok=True)
+                reason, count = collections.Counter(summary["reasons"]).most_common(1)[0]
+                raise UserError(
+                    f"none of the {len(listing.entries)} videos in {job.source} can be used; most "
+                    f"frequent reason: {reason} ({count}); see "
+                    f"{state.directory / schema.REJECTS_FILE}")
     with naming_output(state.directory):
         conversion_summary.write_summary(state.directory)
     return state.summary() | {"unchanged": not missing}

@@ -8,8 +8,10 @@ left. `rejects.csv` is derived from it.
 import collections
 import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
 import pathlib
 import re
 import time
@@ -63,7 +65,6 @@ class SplitState:
         if commit not in self._commits:
             self._commits.append(commit)
         self._saved = time.monotonic()
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.remove_leftovers()
         self._save()
 
@@ -153,6 +154,34 @@ class SplitState:
         path = self.shard_path(shard["index"])
         return (path.exists()
                 and path.stat().st_size == shard["bytes"] + _FRAMING * shard["clips"])
+
+
+@contextlib.contextmanager
+def alone(directory: pathlib.Path, split: str) -> Iterator[None]:
+    """Keeps other processes from converting a split into a folder, which is made.
+
+    Raises:
+      UserError: if another one does, or the folder cannot be written.
+    """
+    path = directory / f".{split}.lock"
+    with naming_output(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process converts the split {split!r} into {directory}; wait for it to "
+                "end, or choose another --output or --split") from error
+        except OSError:
+            pass  # Some network file systems have no locks.
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -51,11 +51,11 @@ def calm(videos, tmp_path_factory):
     return shards(output)
 
 
-def start(videos, output):
+def start(videos, output, **settings):
     return subprocess.Popen(
         [sys.executable, "-m", "tools.convert_videos", f"--input={videos}", f"--output={output}",
          "--shards=4", "--fps=10", "--min_side=64", "--clip_seconds=1.5", "--stride_seconds=1",
-         "--workers=2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+         "--workers=2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
 
 
 def workers_of(process):
@@ -96,6 +96,35 @@ def test_kills_of_a_worker_and_of_the_conversion_change_nothing(videos, calm, tm
     assert output.splitlines()[-1] == "train: 12 converted, 0 rejected"
     assert shards(tmp_path) == calm
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "rejects.csv").exists()
+
+
+@pytest.mark.parametrize("delay", [0.1, 1.0])
+def test_ctrl_c_is_one_line_and_leaves_nothing(videos, tmp_path, delay):
+    process = start(videos, tmp_path, start_new_session=True)
+    workers = wait_for(process, lambda: workers_of(process))
+    time.sleep(delay)  # Processes that still import, and perhaps ones that decode.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; the same command resumes where it stopped"
+    assert "Traceback" not in errors
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not list(tmp_path.glob(".*.tfrecord"))
+
+
+def test_a_second_conversion_of_a_split_waits_for_its_turn(videos, calm, tmp_path):
+    first = start(videos, tmp_path)
+    wait_for(first, lambda: list(tmp_path.glob(".train-*.tmp.tfrecord")))
+    second = start(videos, tmp_path)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert errors.splitlines()[-1] == (
+        f"error: another process converts the split 'train' into {tmp_path}; wait for it to end, "
+        "or choose another --output or --split")
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    assert shards(tmp_path) == calm
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_kill_before_the_first_shard_is_known(videos, calm, tmp_path, monkeypatch):
