@@ -34,6 +34,7 @@ What is refused:  min_frames, max_seconds, max_pixels, max_frames, max_memory_gb
 Who does it:      workers, engine, ray_address (the records do not depend on these)
 """
 
+import math
 import os
 import pathlib
 import re
@@ -117,6 +118,16 @@ def main(_: list[str]) -> None:
     if _STRIDE_SECONDS.value and not _CLIP_SECONDS.value:
         raise UserError(f"--stride_seconds={_STRIDE_SECONDS.value:g} is the distance of clips; "
                         "give --clip_seconds too")
+    for flag in (_FPS, _CLIP_SECONDS, _STRIDE_SECONDS, _MAX_SECONDS, _MAX_MEMORY_GB, _TIMEOUT):
+        if flag.value is not None and not math.isfinite(flag.value):
+            raise UserError(f"--{flag.name}={flag.value} is not a number; give one such as "
+                            f"{flag.default or 10:g}")
+    if _IMAGES.value and _CLIP_SECONDS.value:
+        raise UserError(f"--clip_seconds={_CLIP_SECONDS.value:g} is for videos, and --images are "
+                        "clips of one frame; leave one of them out")
+    if _RAY_ADDRESS.value and _ENGINE.value != "ray":
+        raise UserError(f"--ray_address={_RAY_ADDRESS.value} is for --engine=ray, not for "
+                        f"{_ENGINE.value}; give --engine=ray too")
     default_seconds = 6 * 3600.0 if _CLIP_SECONDS.value else media.Limits.max_seconds
     max_seconds = _MAX_SECONDS.value or default_seconds
     summary = conversion.convert(conversion.Conversion(

@@ -78,6 +78,11 @@ def test_errors_are_one_line(videos, tmp_path):
             ((f"--input={videos}", f"--output={tmp_path}/o", "--shards=4"), "only 3 videos"),
             ((f"--input={videos}", f"--output={tmp_path}/o", "--stride_seconds=4"),
              "give --clip_seconds"),
+            ((f"--input={videos}", f"--output={tmp_path}/o", "--fps=nan"), "--fps=nan is not"),
+            ((f"--input={videos}", f"--output={tmp_path}/o", "--images", "--clip_seconds=4"),
+             "--clip_seconds=4 is for videos"),
+            ((f"--input={videos}", f"--output={tmp_path}/o", "--ray_address=10.0.0.1:6379"),
+             "give --engine=ray"),
             ((f"--input={videos}", f"--output={videos}/0.mp4/o"), "Not a directory"),
             ((f"--input={videos}", f"--output={videos}/0.mp4"), "is a file")):
         result = run(*flags)
