@@ -55,7 +55,8 @@ def start(videos, output, **settings):
     return subprocess.Popen(
         [sys.executable, "-m", "tools.convert_videos", f"--input={videos}", f"--output={output}",
          "--shards=4", "--fps=10", "--min_side=64", "--clip_seconds=1.5", "--stride_seconds=1",
-         "--workers=2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+         "--workers=2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        **settings)
 
 
 def workers_of(process):
