@@ -48,15 +48,16 @@ def write(path, values, *, fps=FPS, times=None, codec="libx264", options=None, s
             container.mux(video.encode(frame))
             # Sound goes in beside its pictures, as in real files.
             until = round((i + 1) / fps * 44100) if i + 1 < len(values) else len(sound or ())
-            if track is not None and until > done + 4000:
-                part = (np.asarray(sound[done:until]) * 32767).astype(np.int16)[None]
+            while track is not None and until > done + 4000:
+                stop = until if until < done + 2 * 44100 else done + 44100
+                part = (np.asarray(sound[done:stop]) * 32767).astype(np.int16)[None]
                 frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
                 frame.sample_rate, frame.pts = 44100, done
                 frame.time_base = fractions.Fraction(1, 44100)
                 resampler = av.AudioResampler(track.format.name, "mono", 44100)
                 for piece in resampler.resample(frame):
                     container.mux(track.encode(piece))
-                done = until
+                done = stop
         container.mux(video.encode(None))
         if track is not None:
             container.mux(track.encode(None))
