@@ -36,7 +36,8 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
       batch_size: of the global batch.
       seed: of the order and of every draw.
       part: "all", or the "fit" or "heldout" part of an unlabelled split.
-      start_step: batches to skip, undecoded, as a resumed run does.
+      start_step: batches to skip, as a resumed run does: undecoded, except with
+        `on_corrupt = "skip"`, where only decoding tells which clips they held.
       modalities: of rgb, flow and audio; the others are not decoded, and their keys left out.
       other: whether to decode the other window; if not, its keys are left out.
       device_only: leave out `id`, which accelerators cannot hold.
@@ -63,9 +64,11 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
             clip["id"] = parsed["id"]
         return clip | {"index": index}
 
-    numbered = stream.endless(seed).enumerate().skip(start_step * batch_size)
+    before = start_step * batch_size
+    numbered = stream.endless(seed).enumerate().skip(0 if stream.skips else before)
     elements = numbered.map(lambda index, element: (*element, index))
     clips = _decoded(stream, elements, sample, spec, modalities)
+    clips = clips.skip(before if stream.skips else 0)
     return clips.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
