@@ -44,6 +44,7 @@ class FeatureExtractor:
             return encoder(views.view("rgb", "intact"), training=False)["embedding"]
 
         self._embed = embed
+        self._width = encoder.output["embedding"].shape[-1]
 
     def __call__(self, batches: Iterable[Mapping[str, tf.Tensor]], *, views: int = 1,
                  desc: str | None = None) -> Features:
@@ -57,7 +58,7 @@ class FeatureExtractor:
         Returns:
           The features of all videos.
         """
-        embeddings, ids, labels = [], [], []
+        embeddings, ids, labels = [np.zeros((0, self._width), np.float32)], [], []
         for batch in cli.progress(batches, desc=desc, unit="batch") if desc else batches:
             embeddings.append(self._embed(batch["rgb"]).numpy())
             ids.extend(batch["id"].numpy())

@@ -7,6 +7,7 @@ import gin
 import numpy as np
 
 from elo_tf import files
+from elo_tf.data import schema
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import reading, testing_clips
 from elo_tf.data.record_set import MixedRecords, Records
@@ -81,6 +82,13 @@ def labelled_features(extractor: FeatureExtractor, records: Records | MixedRecor
                           crops=crops, modalities=("rgb",))
     with reading(records, split):
         features = extractor(clips, views=views, desc=desc)
+    if not features.ids:
+        raise UserError(f"no record of split {split!r} in {records.directory} can be read; "
+                        "convert more videos")
+    if len(records.weighted()) > 1 and not records.labels():
+        raise UserError(f"the sources of {records.directory} have no label map in common, so that "
+                        f"labels cannot be compared; give each the same {schema.LABELS_FILE}, or "
+                        "evaluate them one by one")
     unlabelled = int((features.labels < 0).sum())
     if unlabelled:
         raise UserError(f"{unlabelled} of {len(features.ids)} records of split {split!r} in "
