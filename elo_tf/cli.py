@@ -27,6 +27,17 @@ def run(main: Callable[[list[str]], Any]) -> None:
             logging.flush()
             print(f"error: {error.message}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
+        except RuntimeError as error:
+            # What gin says of a value that has no default, as of a second `@Records()`.
+            unset = re.match(r"Required bindings for `([\w./]+)` not provided in config: \[(.+)\]",
+                             str(error))
+            if unset is None:
+                raise
+            logging.flush()
+            names = ", ".join(f"{unset[1]}.{x}" for x in re.findall(r"\w+", unset[2]))
+            print(f"error: {names} is not set; set it, or what it is used for (such as "
+                  "pretrain.records = @MixedRecords())", file=sys.stderr)
+            return USER_ERROR_EXIT_CODE
         except OSError as error:
             # A missing folder, no right to write, a full disk: the file and the reason say it all.
             # They are read from the text, since gin replaces errors by copies without attributes.

@@ -163,7 +163,14 @@ def test_the_operative_configuration_of_a_finished_run_is_kept(start):
 
 
 @gin.configurable
+def needs_a_value(value=gin.REQUIRED):
+    return value
+
+
+@gin.configurable
 def fail_inside_gin(kind="user", path=None):
+    if kind == "unset":
+        needs_a_value()
     if kind == "user":
         raise UserError("the folder is empty; fill it")
     pathlib.Path(path).read_text()
@@ -171,6 +178,8 @@ def fail_inside_gin(kind="user", path=None):
 
 @pytest.mark.parametrize(("kind", "expected"), [
     ("user", "error: the folder is empty; fill it\n"),
+    ("unset", "error: needs_a_value.value is not set; set it, or what it is used for (such as "
+     "pretrain.records = @MixedRecords())\n"),
     ("file", "error: No such file or directory: '/there/is/none'\n")])
 def test_errors_that_pass_through_gin_are_one_line(monkeypatch, capsys, kind, expected):
     guarded = []
