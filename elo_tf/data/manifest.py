@@ -108,7 +108,7 @@ def _read_folder(root: pathlib.Path, labels: str, images: bool) -> Manifest:
     suffixes = IMAGE_SUFFIXES if images else media.VIDEO_SUFFIXES
     entries = []
     ignored = collections.Counter()
-    for relative in walk_files(os.fspath(root)):
+    for relative in walk_files(os.fspath(root), broken=True):
         folder, _, name = relative.rpartition("/")
         suffix = os.path.splitext(name)[1].lower()
         if suffix not in suffixes or name.startswith("."):
@@ -129,11 +129,22 @@ def _read_folder(root: pathlib.Path, labels: str, images: bool) -> Manifest:
     return Manifest(sorted(entries, key=lambda entry: entry.id), ignored)
 
 
-def walk_files(root: str) -> Iterator[str]:
+def walk_files(root: str, *, broken: bool = False) -> Iterator[str]:
     """Paths of the regular files below `root`, through links but into no folder twice.
 
     The listing of a folder says what is a file, so that large sets cost no call a file. Hidden
     folders are left out.
+
+    Args:
+      root: the folder.
+      broken: also what is neither a file nor a folder, such as links that lead nowhere, so that
+        it is reported when it is opened.
+
+    Yields:
+      Paths below `root`, with slashes.
+
+    Raises:
+      UserError: if a folder cannot be read.
     """
     seen = set()
     waiting = [""]
@@ -144,14 +155,23 @@ def walk_files(root: str) -> Iterator[str]:
         if real in seen:
             continue
         seen.add(real)
-        with os.scandir(folder) as listing:
-            found = sorted(listing, key=lambda item: item.name)
+        try:
+            with os.scandir(folder) as listing:
+                found = sorted(listing, key=lambda item: item.name)
+        except OSError as error:
+            raise UserError(f"the folder {folder} cannot be read ({error.strerror}); make it "
+                            f"readable (chmod u+rx), or move it out of {root}") from error
+        folders = []
         for item in found:
             if _is(item, os.DirEntry.is_file):
                 yield below + item.name
+            elif _is(item, os.DirEntry.is_dir):
+                if not item.name.startswith("."):
+                    folders.append(f"{below}{item.name}/")
+            elif broken:
+                yield below + item.name
         # The first by name is taken next: of two ways to a folder it is always the same that wins.
-        waiting += [f"{below}{item.name}/" for item in reversed(found)
-                    if not item.name.startswith(".") and _is(item, os.DirEntry.is_dir)]
+        waiting += reversed(folders)
 
 
 def _is(item: os.DirEntry, kind: Callable[[os.DirEntry], bool]) -> bool:

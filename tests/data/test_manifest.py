@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -7,7 +8,8 @@ import time
 
 import pytest
 
-from elo_tf.data import manifest
+from elo_tf.data import manifest, media
+from elo_tf.data.media import container
 from elo_tf.errors import UserError
 
 
@@ -137,12 +139,39 @@ def test_images_are_listed_instead_of_videos(tmp_path):
         manifest.read_manifest(listed, images=True)
 
 
-def test_links_that_lead_nowhere_are_passed_over(tmp_path):
+def test_what_is_no_file_is_listed_and_fails_when_it_is_opened(tmp_path):
     touch(tmp_path, "a.mp4")
     os.symlink("self.mp4", tmp_path / "self.mp4")
     os.symlink("gone.mp4", tmp_path / "broken.mp4")
+    os.symlink("gone.txt", tmp_path / "broken.txt")
     os.mkfifo(tmp_path / "pipe.mp4")
-    assert [entry.id for entry in manifest.read_manifest(tmp_path).entries] == ["a.mp4"]
+    found = manifest.read_manifest(tmp_path)
+    assert [entry.id for entry in found.entries] == [
+        "a.mp4", "broken.mp4", "pipe.mp4", "self.mp4"]
+    assert found.ignored == {".txt": 1}
+    reasons = {}
+    for entry in found.entries[1:]:
+        with pytest.raises(media.MediaError) as error:
+            container.check_file(entry.path)
+        reasons[entry.id] = error.value.reason
+    assert reasons == {"broken.mp4": "missing_file", "pipe.mp4": "not_a_file",
+                       "self.mp4": "unreadable"}
+    assert list(manifest.walk_files(str(tmp_path))) == ["a.mp4"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "a.mp4", "secret/b.mp4")
+    real = os.scandir
+
+    def refusing(path):  # The rights of a folder do not bind an administrator.
+        if os.path.basename(os.path.normpath(path)) == "secret":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=rf"the folder {tmp_path}/secret/? cannot be read "
+                                        r"\(Permission denied\); make it readable"):
+        manifest.read_manifest(tmp_path)
 
 
 def test_a_long_csv_is_listed_in_seconds_without_touching_a_file(tmp_path, monkeypatch):
