@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import tqdm
-from absl import app, logging
+from absl import app, flags, logging
 
 from elo_tf import quiet
 from elo_tf.errors import UserError
@@ -19,9 +19,10 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
     def guarded(argv: list[str]) -> Any:
         quiet.configure_logging()
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}; options start with --")
         try:
+            if len(argv) > 1:
+                raise UserError(f"unexpected argument {argv[1]!r}; options start with --, and "
+                                "--help lists them")
             return main(argv)
         except UserError as error:
             logging.flush()
@@ -51,7 +52,16 @@ def run(main: Callable[[list[str]], Any]) -> None:
             print("interrupted; the same command resumes where it stopped", file=sys.stderr)
             return 130
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Sets the flags; one that is wrong ends the program as other errors of the user do."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}\n--help lists the options", file=sys.stderr)
+        sys.exit(USER_ERROR_EXIT_CODE)
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None,
