@@ -203,11 +203,17 @@ def read_kinetics(source: str | os.PathLike, path_format: str | None = None,
 def _kinetics_rows(path: pathlib.Path) -> list[tuple[str, dict[str, str]]] | None:
     lines = dict(read_lines(path))
     reader = csv.reader(lines.values())
-    header = [_KINETICS_COLUMNS.get(name.strip().lower()) for name in next(reader, [])]
+    try:
+        first, *others = [*reader] or [[]]
+    except csv.Error as error:
+        number = list(lines)[reader.line_num - 1]
+        raise UserError(f"{path} line {number}: {error}; close the quotes around the values that "
+                        "hold commas or quotes") from error
+    header = [_KINETICS_COLUMNS.get(name.strip().lower()) for name in first]
     if not {"id", "start", "end"} <= set(header):
         return None
     rows = []
-    for number, values in zip(list(lines)[1:], reader, strict=False):
+    for number, values in zip(list(lines)[1:], others, strict=False):
         where = f"{path} line {number}"
         if len(values) != len(header):
             raise UserError(f"{where}: {len(values)} values for {len(header)} columns")
@@ -232,7 +238,7 @@ def _kinetics_video(where: str, row: dict[str, str], path_format: str | None,
                   "youtube_id": row["id"], "split": row["split"], **whole}
         try:
             path = path_format.format_map(fields).lstrip("/")
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, ValueError, AttributeError, TypeError, OverflowError) as error:
             raise UserError(f"--path_format={path_format} is not a format of {', '.join(fields)} "
                             f"({error}); give one such as {{label}}/{{youtube_id}}_{{start:06d}}_"
                             "{end:06d}.mp4") from error

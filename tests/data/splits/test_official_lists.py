@@ -164,7 +164,10 @@ def test_kinetics_in_all_its_columns(tmp_path):
     ("x,id,a,10,train", None, ["line 3", "'a'"]), ("x,id,0,10", None, ["line 3", "4 values for 5"]),
     ("x,id,nan,10,train", None, ["line 3", "'nan'"]),
     ("x,id,0,10,train", "{name}.mp4", ["path_format", "'name'", "youtube_id"]),
-    ("x,id,0,10,train", "{label", ["path_format"])])
+    ("x,id,0,10,train", "{label", ["path_format"]),
+    ("x,id,0,10,train", "{start[0]}", ["path_format", "not subscriptable", "youtube_id"]),
+    ("x,id,0,10,train", "{label.name}", ["path_format", "'name'"]),
+    ('x,id,0,10,"' + 140_000 * "y", None, ["k.csv line", "field limit", "quotes"])])
 def test_a_malformed_list_of_kinetics_is_named(tmp_path, row, path_format, words):
     path = tmp_path / "k.csv"
     path.write_text(f"label,youtube_id,time_start,time_end,split\n\n{row}\n")
