@@ -372,7 +372,7 @@ def _check_summary(found: RecordSet) -> None:
 def _check_across(sets: Sequence[RecordSet]) -> None:
     """One label is one name in all splits; and a clip is in one of them."""
     meanings: dict[int, tuple[str, str]] = {}
-    clips: dict[str, str] = {}
+    clips: dict[str, tuple[str, ...]] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
     for found in sets:
         told = set()
@@ -387,8 +387,15 @@ def _check_across(sets: Sequence[RecordSet]) -> None:
                                   f"{known!r} in {first}; make all splits with one label map",
                                   shard=report.name, record=number, id=facts.id,
                                   offset=report.offsets[number])
-                if facts.id and clips.setdefault(facts.id, found.split) != found.split:
-                    shared[clips[facts.id], found.split] += 1
+                owners = clips.get(facts.id, ()) if facts.id else (found.split,)
+                if found.split not in owners:
+                    shared.update((owner, found.split) for owner in owners)
+                    clips[facts.id] = (*owners, found.split)
+    labelled = {found.split for found in sets
+                if any(facts.labels for report in found.reports for facts in report.facts)}
     for (first, second), count in shared.items():
+        # Training without labels on the clips that another split has with labels is meant so.
+        if (first in labelled) != (second in labelled):
+            continue
         next(x for x in sets if x.split == second).add(
             WARNING, "id", f"{count} ids are in the split {first!r} too; are these the same clips?")

@@ -251,6 +251,25 @@ def test_a_clip_in_two_splits_is_a_warning(folder):
     assert problems(run(folder, split="test")) == []
 
 
+def test_a_split_without_labels_may_hold_the_clips_of_one_with_labels(folder):
+    clip, _ = make_clip(4, 32, 32)
+
+    def add(split):
+        records.write_shard(folder / f"{split}-00000-of-00001.tfrecord", [
+            records.encode_example(clip, example_id=f"{i}.mp4") for i in (0, 1)])
+
+    add("before")  # By name before and after the labelled split.
+    assert problems(run(folder)) == []
+    add("unlabelled")
+    problem, = problems(run(folder))
+    assert problem.split == "unlabelled"
+    assert problem.message.startswith("2 ids are in the split 'before' too")
+    (folder / "before-00000-of-00001.tfrecord").unlink()
+    shutil.copy(folder / "train-00000-of-00002.tfrecord", folder / "test-00000-of-00001.tfrecord")
+    problem, = problems(run(folder))
+    assert (problem.split, problem.message[:33]) == ("train", "2 ids are in the split 'test' too")
+
+
 def test_labels_mean_the_same_in_all_splits(folder):
     clip, _ = make_clip(4, 32, 32)
     records.write_shard(folder / "test-00000-of-00001.tfrecord", [records.encode_example(
