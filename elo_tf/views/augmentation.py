@@ -5,6 +5,8 @@ The paper does not say how it augments; all of this is our choice, and all of it
 
 import dataclasses
 import math
+import numbers
+from typing import Any
 
 import gin
 import tensorflow as tf
@@ -33,6 +35,13 @@ class ClipDraws:
     hue: tf.Tensor
     blur: tf.Tensor
     sigma: tf.Tensor
+
+
+def _is_range(values: Any, top: float) -> bool:
+    """Whether these are two numbers (least, largest) in (0, top]."""
+    return (isinstance(values, (tuple, list)) and len(values) == 2
+            and all(isinstance(value, numbers.Real) for value in values)
+            and 0 < values[0] <= values[1] <= top)
 
 
 @gin.register
@@ -82,12 +91,12 @@ class Augmentation:
                 ("contrast", contrast, 1), ("saturation", saturation, 1), ("hue", hue, 0.5),
                 ("blur", blur, 1), ("time_masks", time_masks, 100), ("time_mask", time_mask, 0.9),
                 ("freq_masks", freq_masks, 100), ("freq_mask", freq_mask, 0.9)):
-            if not 0 <= value <= top:
-                raise UserError(f"Augmentation.{name} is {value}; it must lie in [0, {top}]")
+            if not (isinstance(value, numbers.Real) and 0 <= value <= top):
+                raise UserError(f"Augmentation.{name} is {value!r}; it must lie in [0, {top}]")
         for name, values, top in (("crop_area", crop_area, 1), ("crop_aspect", crop_aspect, 100),
                                   ("blur_sigma", blur_sigma, 100)):
-            if len(values) != 2 or not 0 < values[0] <= values[1] <= top:
-                raise UserError(f"Augmentation.{name} is {values}; it must be a range "
+            if not _is_range(values, top):
+                raise UserError(f"Augmentation.{name} is {values!r}; it must be a range "
                                 f"(least, largest) in (0, {top}]")
         self._area = crop_area
         self._aspect = crop_aspect

@@ -252,6 +252,11 @@ def test_masks_have_no_arrow_of_time(make_tiny_batch, tiny_clip):
     ({"crop_area": (0.0, 1.0)}, r"Augmentation.crop_area is \(0.0, 1.0\); it must be a range"),
     ({"crop_area": (0.5, 0.2)}, "Augmentation.crop_area is"),
     ({"crop_aspect": (1.0,)}, "Augmentation.crop_aspect is"),
+    ({"crop_area": ("a", 1)}, r"Augmentation.crop_area is \('a', 1\); it must be a range"),
+    ({"crop_area": (0.5, float("nan"))}, r"crop_area is \(0.5, nan\); it must be a range"),
+    ({"crop_aspect": "12"}, "Augmentation.crop_aspect is '12'; it must be a range"),
+    ({"blur_sigma": 2.0}, "Augmentation.blur_sigma is 2.0; it must be a range"),
+    ({"flip": "often"}, r"Augmentation.flip is 'often'; it must lie in \[0, 1\]"),
     ({"freq_masks": -1}, "Augmentation.freq_masks is -1")])
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
