@@ -25,7 +25,7 @@ _LONGEST_LEAD = _LONGEST_HOLD + 60.0
 _MISSING = 0.5
 _MISSING_SHARE = 0.01
 """A file that ends these seconds and this share of its length before the end it declares is
-damaged; the end of a last frame is not known better."""
+damaged; not all files say how long their last frame is shown."""
 
 _DEFAULT_FPS = 25.0
 
@@ -261,11 +261,17 @@ class _Clock:
         self._time_base = file.video.time_base
         self._has_times = file.has_times
         self._first_dts: int | None = None
+        self._declared = file.declared_end()
+        self._duration = 0.0
 
     @property
     def end(self) -> float:
-        """When the last frame has been shown."""
-        return self.last + self._period
+        """When the last frame has been shown, which may be a picture that is held for long."""
+        end = self.last + self._period
+        if self._period < self._duration <= _LONGEST_HOLD:
+            held = self.last + self._duration
+            end = max(end, held if self._declared is None else min(held, self._declared[1]))
+        return end
 
     def time(self, frame: av.VideoFrame) -> float:
         """The time from which the next frame is shown, in seconds."""
@@ -282,6 +288,7 @@ class _Clock:
             self.jumped = True
             return time
         if time is None or (last is not None and time <= last):
-            time = 0.0 if last is None else self.end
+            time = 0.0 if last is None else last + self._period
         self.last = time
+        self._duration = float((frame.duration or 0) * self._time_base)
         return time

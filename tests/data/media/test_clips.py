@@ -268,6 +268,49 @@ def test_a_picture_may_stand_still_for_a_while(tmp_path):
     assert found[3].frames[0] is found[3].frames[49]
 
 
+def write_held(path, held, *, codec="mpeg4"):
+    """A second of 25 frames, the last of which is declared to be shown for `held` seconds."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25, options={"qmin": "1", "qmax": "4"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for value in gray(1, 25):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8))
+            for packet in video.encode(frame):
+                last = packet.pts == 24
+                packet.duration = round(held * 25) if last else 1
+                container.mux(packet)
+        container.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv"])
+def test_a_picture_that_is_held_at_the_end_is_shown(tmp_path, suffix):
+    path = write_held(tmp_path / f"a.{suffix}", 3.04)
+    (whole,) = clips(path)
+    assert len(whole.frames) == 40 and not whole.damaged and not whole.cut
+    np.testing.assert_allclose(brightness(whole)[10:], gray(1, 25)[-1], atol=4)
+    assert whole.frames[10] is whole.frames[39]
+    found = clips(path, clip_seconds=1.5)
+    assert [(clip.start, len(clip.frames), clip.damaged) for clip in found] == [
+        (0, 15, False), (1.5, 15, False), (3.0, 10, False)]
+    (cut,) = clips(path, limits=media.Limits(max_seconds=3))
+    assert len(cut.frames) == 30 and cut.cut
+    (usual,) = clips(write_held(tmp_path / f"b.{suffix}", 0.04))
+    assert len(usual.frames) == 10 and not usual.damaged
+
+
+@pytest.mark.parametrize(("held", "declared", "count", "damaged"), [
+    (250.0, 4.0, 40, False),  # Not longer than the file.
+    (1.04, 4.0, 20, True),
+    (400.0, 500.0, 10, True),  # As time stamps that lie further apart.
+])
+def test_how_long_a_last_picture_is_held(tmp_path, monkeypatch, held, declared, count, damaged):
+    path = write_held(tmp_path / "a.mkv", held)
+    monkeypatch.setattr(media_file.MediaFile, "declared_end", lambda self: (0.0, declared))
+    (clip,) = clips(path, limits=media.Limits(max_seconds=1000))
+    assert (len(clip.frames), clip.damaged) == (count, damaged)
+
+
 def test_the_sound_of_a_picture_that_stands_still_for_minutes_is_kept(tmp_path):
     rate, held = 44100, 120
     loudness = np.repeat(np.arange(held + 2) % 5, rate) / 8  # Of each second another.
