@@ -1,11 +1,12 @@
 """The sound of a file: a track of which any stretch of seconds is given as mono at 16 kHz.
 
-What is kept are the decoded frames, each with its own time. Every stretch is mixed and resampled by
-itself from the frames it touches, so that it does not depend on where reading began, and a track
-whose clock drifts stays with the picture.
+What is kept are the decoded frames, long ones in pieces, each with its own time. Every stretch is
+mixed and resampled by itself from the frames it touches, so that it does not depend on where
+reading began, and a track whose clock drifts stays with the picture.
 """
 
 import collections
+from collections.abc import Iterator
 
 import av
 import numpy as np
@@ -21,6 +22,12 @@ _GAP = 0.05
 _BLOCK = 16_384
 """Samples that are resampled at once."""
 
+_BYTES_PER_SECOND = 1_500_000
+"""Memory for each second that may be kept: six channels at 48 kHz in float take less."""
+
+_FRAME_BYTES = 2048
+"""Memory of a frame besides its samples."""
+
 _SILENCE = 1e-3
 """Root of the mean square: -60 dB of full scale."""
 
@@ -30,20 +37,22 @@ class SoundTrack:
 
     Attributes:
       end: time until which the track has been read.
-      damaged: sound was lost, since it came too long before its picture or makes no sense.
+      damaged: sound was lost, since it came too long before its picture, takes too much memory
+        until then, or makes no sense.
     """
 
     def __init__(self, longest: float):
         """An empty track.
 
         Args:
-          longest: seconds that are kept at most.
+          longest: seconds that are kept at most; fewer where a second takes much memory.
         """
         self.end = float("-inf")
         self.damaged = False
         self._longest = longest
         self._frames: collections.deque[tuple[float, float, av.AudioFrame]] = collections.deque()
         self._seconds = 0.0
+        self._bytes = 0
 
     def add(self, frames: list[av.AudioFrame], earliest: float) -> None:
         """Adds what does not end before `earliest`."""
@@ -54,23 +63,36 @@ class SoundTrack:
             time = self.end if frame.pts is None else frame.time
             if not np.isfinite(time):
                 time = 0.0
-            seconds = frame.samples / frame.sample_rate
-            self.end = time + seconds
+            self.end = time + frame.samples / frame.sample_rate
             if self.end < earliest:
                 continue
-            if self._seconds + seconds > self._longest:
+            try:
+                for offset, piece in _pieces(frame, max(earliest - time, 0.0)):
+                    if not self._keep(time + offset, piece):
+                        self.damaged = True
+                        break
+            except (av.FFmpegError, ValueError):
                 self.damaged = True
-                continue
-            # AudioFifo counts samples itself.
-            frame.pts = None
-            self._frames.append((time, self.end, frame))
-            self._seconds += seconds
+
+    def _keep(self, time: float, frame: av.AudioFrame) -> bool:
+        """Keeps a frame if there is room."""
+        seconds, size = frame.samples / frame.sample_rate, _size(frame)
+        if (self._seconds + seconds > self._longest
+                or self._bytes + size > self._longest * _BYTES_PER_SECOND):
+            return False
+        # AudioFifo counts samples itself.
+        frame.pts = None
+        self._frames.append((time, time + seconds, frame))
+        self._seconds += seconds
+        self._bytes += size
+        return True
 
     def forget(self, until: float) -> None:
         """Drops what ended before the time `until`."""
         while self._frames and self._frames[0][1] < until:
-            time, end, _ = self._frames.popleft()
+            time, end, frame = self._frames.popleft()
             self._seconds -= end - time
+            self._bytes -= _size(frame)
 
     def waveform(self, begin: float, samples: int) -> np.ndarray:
         """Samples from the time `begin` on, zeros where the track has none; float32 [samples]."""
@@ -107,6 +129,36 @@ class SoundTrack:
 def is_silent(audio: np.ndarray) -> bool:
     """Whether the loudness is below -60 dB of full scale."""
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) < _SILENCE
+
+
+def _size(frame: av.AudioFrame) -> int:
+    """Bytes of memory."""
+    return _FRAME_BYTES + frame.samples * frame.layout.nb_channels * frame.format.bytes
+
+
+def _pieces(frame: av.AudioFrame, skipped: float) -> Iterator[tuple[float, av.AudioFrame]]:
+    """Cuts a frame every second, since each clip resamples all of every piece that it touches.
+
+    Args:
+      frame: of any length.
+      skipped: seconds at its beginning that are not wanted.
+
+    Yields:
+      (seconds from the frame's beginning, piece).
+    """
+    rate = frame.sample_rate
+    if frame.samples <= rate:
+        yield 0.0, frame
+        return
+    fifo = av.AudioFifo()
+    frame.pts = None
+    fifo.write(frame)
+    offset = int(skipped)
+    if offset:
+        fifo.read(offset * rate)
+    while fifo.samples:
+        yield float(offset), fifo.read(rate, partial=True)
+        offset += 1
 
 
 def _convert(frames: list[av.AudioFrame]) -> np.ndarray:

@@ -138,9 +138,9 @@ def test_what_counts_as_silence(tmp_path, decibels, silent):
     assert (clip.audio is None) == silent
 
 
-def frames(sound, rate, times, layout="mono"):
-    """Audio frames of 1000 samples with these times, in ticks of 1 / 90000 s."""
-    for part, time in zip(sound.reshape(-1, 1000), times, strict=True):
+def frames(sound, rate, times, layout="mono", length=1000):
+    """Audio frames of some samples with these times, in ticks of 1 / 90000 s."""
+    for part, time in zip(sound.reshape(-1, length), times, strict=True):
         channels = av.AudioLayout(layout).nb_channels
         frame = av.AudioFrame.from_ndarray(
             np.repeat(part[None], channels, 0), format="fltp", layout=layout)
@@ -197,6 +197,49 @@ def test_what_is_kept_is_limited():
     assert track.damaged
     assert track.end == pytest.approx(10.0)
     np.testing.assert_allclose(heard(track.waveform(0.0, 160_000)), [0.5], atol=0.002)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_a_long_frame_costs_each_stretch_a_few_seconds_only(rate, monkeypatch):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 61 * rate).astype(np.float32)
+    whole, short = media_sound.SoundTrack(100.0), media_sound.SoundTrack(100.0)
+    resampled = []
+    convert = media_sound._convert
+    monkeypatch.setattr(media_sound, "_convert", lambda parts: resampled.append(
+        sum(part.samples for part in parts)) or convert(parts))
+    # The first stretches are not wanted, and the last half second is a piece by itself.
+    whole.add(list(frames(sound[:-rate // 2], rate, [0.25], length=61 * rate - rate // 2)), 5.5)
+    short.add(list(frames(sound, rate, 0.25 + np.arange(61), length=rate)), 5.5)
+    assert whole.end == 60.75
+    assert not whole.damaged
+    for begin in (6.0, 6.4, 31.25, 59.5):
+        audio = whole.waveform(begin, 16000)
+        assert resampled.pop() <= 3 * rate
+        np.testing.assert_array_equal(audio, short.waveform(begin, 16000))
+        assert audio.std() > 0.05
+
+
+@pytest.mark.parametrize(("layout", "rate", "length", "lost"), [
+    ("stereo", 48000, 1000, False), ("5.1", 48000, 1000, False), ("5.1", 192000, 96000, True),
+    ("mono", 48000, 2, True)])
+def test_what_is_kept_takes_little_memory(layout, rate, length, lost):
+    """Twenty seconds that come at once: of films all, of absurd streams what there is room for."""
+    track = media_sound.SoundTrack(20.0)
+    (frame,) = frames(np.full(length, 0.25, np.float32), rate, [0.0], layout, length)
+    seconds, added = length / rate, 0
+    while added * seconds < 20.0 - 1e-6 and not track.damaged:
+        copy = av.AudioFrame.from_ndarray(frame.to_ndarray(), format="fltp", layout=layout)
+        copy.sample_rate, copy.time_base = rate, frame.time_base
+        copy.pts = round(added * seconds * 90000)
+        track.add([copy], 0.0)
+        added += 1
+    assert track.damaged == lost
+    taken = (added - lost) * length * frame.layout.nb_channels * 4
+    assert taken <= 30_000_000
+    assert (added * seconds < 12) == lost
+    track.forget(track.end)
+    track.add(list(frames(np.full(1000, 0.25, np.float32), 16000, [60.0])), 0.0)
+    np.testing.assert_allclose(track.waveform(60.0, 1000), 0.25, atol=1e-3)
 
 
 def test_a_track_that_nobody_announced_is_left_out(tmp_path):
