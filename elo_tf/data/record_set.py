@@ -71,8 +71,10 @@ class Records:
         them (our choice).
       on_corrupt: "error", or "skip" to leave damaged records out: they are counted in `skipped`
         and logged. Where the framing of a shard is damaged, the rest of that shard is lost.
-      shuffle_megabytes: what the shuffle buffer holds at most: serialized records, of the set's
-        mean size. (A few records more are held for each shard being read.)
+      shuffle_megabytes: about what the shuffle buffer holds: as many serialized records as that
+        makes of their mean size, which is that of some; where long ones come together, it holds
+        more. Each source of a mixture has a buffer of its own, and a few records more are held
+        for each shard being read.
       frame_rate: of records that do not say theirs, in frames a second; 0: that is an error.
       sample_rate: of the sound of records that do not say theirs, in Hz; 0: that is an error.
       skipped: what was left out so far.
@@ -94,11 +96,11 @@ class Records:
         if self.on_corrupt not in ("error", "skip"):
             raise UserError(f"Records.on_corrupt is {self.on_corrupt!r}; it must be 'error' or "
                             "'skip'")
-        if not self.shuffle_megabytes > 0:
+        if not 0 < self.shuffle_megabytes < math.inf:
             raise UserError(f"Records.shuffle_megabytes is {self.shuffle_megabytes}; it must be "
                             "positive")
         for name in ("frame_rate", "sample_rate"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"Records.{name} is {getattr(self, name)}; it must be positive, "
                                 "or 0")
 
@@ -156,9 +158,10 @@ class MixedRecords:
     """Several record sets, drawn from by weight: takes the place of `Records` everywhere.
 
     In training each clip's source is drawn by weight, so that a small set is repeated more often
-    than a large one; testing reads one after the other. Each source has its own `heldout_percent`
-    and its own shuffle buffer, and every source must have the split. Labels count only where all
-    sources have the same label map.
+    than a large one; testing reads one after the other. Each source has its own shuffle
+    buffer, and every source must have the split. All hold the same share out, so that a video
+    that several of them have is held out in each. Labels count only where all sources have the
+    same label map.
 
     Attributes:
       sources: the sets.
@@ -171,8 +174,15 @@ class MixedRecords:
     def __post_init__(self):
         if not self.sources:
             raise UserError("MixedRecords.sources is empty; name at least one Records()")
-        if self.weights is None:
-            return
+        if self.weights is not None:
+            self._check_weights()
+        shares = sorted({source.heldout_percent for source, _ in self.weighted()})
+        if len(shares) > 1:
+            raise UserError("the sources of MixedRecords have different heldout_percent, "
+                            f"{' and '.join(map(str, shares))}: a video that two of them have "
+                            "would be both trained on and held out; give all the same")
+
+    def _check_weights(self) -> None:
         if len(self.weights) != len(self.sources):
             raise UserError(f"MixedRecords.weights has {len(self.weights)} numbers for "
                             f"{len(self.sources)} sources; give one for each")
@@ -193,10 +203,9 @@ class MixedRecords:
         return " + ".join(source.directory for source, _ in self.weighted())
 
     @property
-    def heldout_percent(self) -> int | tuple[int, ...]:
-        """That of the sources, for messages."""
-        shares = tuple(source.heldout_percent for source, _ in self.weighted())
-        return shares if len(set(shares)) > 1 else shares[0]
+    def heldout_percent(self) -> int:
+        """That of all sources."""
+        return self.weighted()[0][0].heldout_percent
 
     def splits(self) -> list[str]:
         """The splits that all sources have, sorted."""

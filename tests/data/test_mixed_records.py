@@ -99,7 +99,7 @@ def test_labels_count_only_where_they_mean_the_same(folders, tmp_path):
 
 
 def test_every_source_must_have_the_part(folders):
-    mixed = MixedRecords([*sources(folders, "a"), *sources(folders, "b", heldout_percent=0)])
+    mixed = MixedRecords(sources(folders, "ab", heldout_percent=0))
     with pytest.raises(UserError, match=r"has no clip in the 'heldout' part.*percent .now 0"):
         pipeline.require_clips(mixed, "train", "heldout", SPEC)
     with pytest.raises(UserError, match="12 clips in the 'all' part.*, and k needs 13"):
@@ -107,6 +107,19 @@ def test_every_source_must_have_the_part(folders):
                                why="k")
     with pytest.raises(UserError, match="has no records of split 'test'"):
         pipeline.require_clips(mixed, "test", "all", SPEC)
+
+
+def test_all_sources_hold_the_same_share_out(folders):
+    mixed = [*sources(folders, "a"), *sources(folders, "b", heldout_percent=50)]
+    with pytest.raises(UserError, match="different heldout_percent, 20 and 50: .*give all the"):
+        MixedRecords(mixed)
+    assert MixedRecords(mixed, [0, 1]).heldout_percent == 50  # the other is not opened
+    twice = MixedRecords(sources(folders, "aa", heldout_percent=50))
+    fit, heldout = (names_of(pipeline.testing_clips(
+        twice, "train", SPEC, batch_size=8, part=part, modalities=("rgb",)).as_numpy_iterator())
+        for part in ("fit", "heldout"))
+    assert not set(fit) & set(heldout)
+    assert sorted(fit + heldout) == sorted(2 * [f"a{i}" for i in range(6)])
 
 
 def test_gin_can_mix(folders):
