@@ -144,6 +144,9 @@ def require_clips(records: Records | MixedRecords, split: str, part: str, spec: 
                   least: int = 1, why: str = "") -> None:
     """Fails early where a part of a split cannot be used.
 
+    Where damaged records are skipped, a window of each clip is decoded too: a stream of which all
+    clips are damaged would never give a batch.
+
     Args:
       records: where the shards are.
       split: which of them.
@@ -156,13 +159,16 @@ def require_clips(records: Records | MixedRecords, split: str, part: str, spec: 
       UserError: naming the part and the mend, if it has fewer clips or the first of a source is
         no clip.
     """
+    def window(parsed: Mapping[str, tf.Tensor], number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return sample_training_clip(parsed, spec, tf.stack([0, 0]), other=False)
+
     total = 0
     with reading(records, split):
         for source, _ in records.weighted():
             stream = Stream(source, split, part)
-            parsed = _decoded(stream, _unnumbered(stream.once()), lambda parsed, number: {}, spec,
-                              STORED)
-            count = sum(1 for _ in parsed.take(least))
+            sample = window if stream.skips else lambda parsed, number: {}
+            clips = _decoded(stream, _unnumbered(stream.once()), sample, spec, STORED)
+            count = sum(1 for _ in clips.take(least))
             if not count:
                 _too_few(source, split, part, 0)
             total += count
@@ -173,9 +179,14 @@ def require_clips(records: Records | MixedRecords, split: str, part: str, spec: 
 def _too_few(records: Records | MixedRecords, split: str, part: str, count: int,
              needs: str = "") -> None:
     found = f"{count} clips" if count else "no clip"
+    skipped = sum(len(source.skipped) for source, _ in records.weighted())
+    if skipped and not count:
+        found += " that can be decoded"
+    mend = "convert the videos again" if skipped else "convert more videos"
+    if part != "all":
+        mend += f", or change Records.heldout_percent (now {records.heldout_percent})"
     raise UserError(f"{records.directory} has {found} in the {part!r} part of split {split!r}"
-                    f"{needs}; convert more videos, or change Records.heldout_percent "
-                    f"(now {records.heldout_percent})")
+                    f"{needs}; {mend}")
 
 
 @contextlib.contextmanager

@@ -172,9 +172,28 @@ def test_a_set_of_damaged_records_only_is_refused(spoilt, tmp_path):
         with open(shard(tmp_path, index), "r+b") as file:
             file.truncate(30)
     records = Records(str(tmp_path), on_corrupt="skip")
-    with pytest.raises(UserError, match="has no clip in the 'all' part"):
+    with pytest.raises(UserError, match="has no clip that can be decoded in the 'all' part .*; "
+                                        "convert the videos again$"):
         pipeline.require_clips(records, SPLIT, "all", SPEC)
     assert set(records.skipped.cut.values()) == {0}
+
+
+def test_a_set_whose_pictures_are_all_damaged_is_refused(folder, tmp_path):
+    """Training on it would look for a clip forever."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for index in range(3):
+        rewrite(shard(tmp_path, index), lambda number, example, index=index: without_picture(
+            example) if (index, number) != (1, 6) else example.SerializeToString())
+    records = Records(str(tmp_path), on_corrupt="skip")
+    with pytest.raises(UserError, match="has 1 clips .*, and k needs 2; convert"):
+        pipeline.require_clips(records, SPLIT, "all", SPEC, least=2, why="k")
+    assert len(records.skipped.records) == 23
+    rewrite(shard(tmp_path, 1), lambda number, example: without_picture(example)
+            if number == 6 else example.SerializeToString())
+    records = Records(str(tmp_path), on_corrupt="skip")
+    with pytest.raises(UserError, match="has no clip that can be decoded in the 'all' part"):
+        pipeline.require_clips(records, SPLIT, "all", SPEC)
+    assert len(records.skipped.records) == 24
 
 
 def test_a_flipped_bit_is_found(folder, tmp_path):

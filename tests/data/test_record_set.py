@@ -25,7 +25,8 @@ def test_what_cannot_be_read_is_named(folder, tmp_path, write_split):
     fails("no clip in the 'heldout' part of split 'unlabelled'.*heldout_percent .now 0",
           Records(str(folder), heldout_percent=0), part="heldout")
     fails("no clip in the 'fit' part", Records(str(folder), heldout_percent=100), part="fit")
-    fails("has 24 clips in the 'all' part .*ZipfFitness.k = 30 needs 30", Records(str(folder)),
+    fails("has 24 clips in the 'all' part .*ZipfFitness.k = 30 needs 30; convert more videos$",
+          Records(str(folder)),
           least=30, why="ZipfFitness.k = 30")
     names = [schema.shard_name("unlabelled", i, 3) for i in range(3)]
     for name in names[:2]:
@@ -98,6 +99,9 @@ def test_the_shuffle_buffer_is_bounded_in_megabytes(tmp_path):
     ({"on_corrupt": "ignore"}, "Records.on_corrupt is 'ignore'.*'error' or 'skip'"),
     ({"shuffle_megabytes": 0}, "Records.shuffle_megabytes is 0"),
     ({"frame_rate": -1.0}, "Records.frame_rate is -1.0"),
+    ({"shuffle_megabytes": float("inf")}, "Records.shuffle_megabytes is inf"),
+    ({"frame_rate": float("nan")}, "Records.frame_rate is nan; it must be positive, or 0"),
+    ({"sample_rate": float("nan")}, "Records.sample_rate is nan"),
     ({"sample_rate": -1.0}, "Records.sample_rate is -1.0")])
 def test_impossible_settings_are_refused(values, match):
     with pytest.raises(UserError, match=match):
