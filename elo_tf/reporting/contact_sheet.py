@@ -6,6 +6,7 @@ it is sharp at its own size.
 """
 
 import dataclasses
+import functools
 import io
 import os
 import warnings
@@ -107,6 +108,13 @@ def read_clip(data: bytes, names: Sequence[str] | None = None, split: str = "") 
         sample_rate=float(record.scalar(schema.WAVEFORM_SAMPLE_RATE) or schema.SAMPLE_RATE),
         fps=fps, seconds=len(encoded) / fps if fps else 0.0,
         size=(frames.shape[2], frames.shape[1]), label=", ".join(labels), split=split)
+
+
+@functools.lru_cache
+def _log_mel(sample_rate: int) -> tuple[LogMel, tf.types.experimental.GenericFunction]:
+    """The spectrogram, and as a function that is traced once for waveforms of all lengths."""
+    mel = LogMel(sample_rate=sample_rate, fmax=min(7500.0, sample_rate / 2))
+    return mel, tf.function(mel.__call__, input_signature=[tf.TensorSpec([None, None])])
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -219,9 +227,8 @@ class _Sheet:
             wave.set_xticks([])
             self._label(left, top + WAVE + SPACE, MEL, "log-mel")
             axes = self.axes(left, top + WAVE + SPACE, MEL)
-            mel = LogMel(sample_rate=int(clip.sample_rate),
-                         fmax=min(7500.0, clip.sample_rate / 2))
-            picture = samples.spectrogram(mel(clip.waveform[None])[0].numpy())
+            mel, spectrogram = _log_mel(int(clip.sample_rate))
+            picture = samples.spectrogram(spectrogram(clip.waveform[None])[0].numpy())
             axes.imshow(picture, aspect="auto", extent=(0, length, 0, 1), interpolation="bilinear")
             for height, hertz in ((6, mel.fmax), (MEL - 6, mel.fmin)):
                 self.text(left - 12, top + WAVE + SPACE + height, f"{hertz:g} Hz", size=9,

@@ -1,16 +1,19 @@
 """The contact sheet, read back from its pixels."""
 
 import colorsys
+import dataclasses
 import io
 
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 
 from elo_tf.data import flow, records
 from elo_tf.data.encoding import EncodedClip
 from elo_tf.reporting import contact_sheet as cs
 from elo_tf.reporting import samples
+from elo_tf.views.log_mel import LogMel
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40), (40, 200, 200),
            (200, 40, 200), (120, 120, 120), (250, 140, 20)]
@@ -172,3 +175,16 @@ def test_a_filmstrip_fills_a_given_width():
     assert [int(strip[50, 50 + 101 * i, 0]) for i in range(4)] == [0, 1, 2, 3]
     rows = np.flatnonzero(strip[:, 50, 3])
     assert (rows[0], len(rows)) == (26, 48)
+
+
+def test_many_sounds_are_drawn_without_a_word_of_tensorflow(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(tf.get_logger(), "handle", said.append)
+    clip = cs.read_clip(make_record())
+    draw(tmp_path, [dataclasses.replace(clip, waveform=clip.waveform[:length])
+                    for length in range(16000, 32000, 2000)])
+    assert said == []
+    mel, spectrogram = cs._log_mel(16000)
+    np.testing.assert_allclose(spectrogram(clip.waveform[None]),
+                               LogMel()(clip.waveform[None]), atol=1e-4)
+    assert mel.fmax == 7500 and cs._log_mel(8000)[0].fmax == 4000
