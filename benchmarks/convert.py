@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import scipy.ndimage
 from absl import flags
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from elo_tf import cli
 from elo_tf.data import conversion, encoding, manifest, schema
@@ -40,6 +40,7 @@ WORK = flags.DEFINE_string("work", None, "Folder for the videos and the records.
 VIDEOS = flags.DEFINE_string("videos", None, "Folder of videos; some are made if left out.")
 COUNT = flags.DEFINE_integer("count", 96, "Videos to make.", lower_bound=1)
 WORKERS = flags.DEFINE_integer("workers", 2, "Processes of each method.", lower_bound=1)
+FLOW = flags.DEFINE_bool("flow", True, "Measures conversion with optical flow too.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "How often all are run in turn.", lower_bound=1)
 FPS = flags.DEFINE_float("fps", 12.0, "Frames a second that are stored.")
 MIN_SIDE = flags.DEFINE_integer("min_side", 128, "Shorter side of what is stored, in pixels.")
@@ -99,6 +100,7 @@ def decode_and_encode(job: tuple[str, float, int]) -> int:
     cv2.setNumThreads(1)
     quality = (cv2.IMWRITE_JPEG_QUALITY, encoding.VideoOptions.jpeg_quality)
     count = 0
+    scaler = VideoReformatter()  # one for all frames, with one thread, as ours has it
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
@@ -107,9 +109,9 @@ def decode_and_encode(job: tuple[str, float, int]) -> int:
             shown = int(frame.time * fps + 1e-6)
             if shown >= count:
                 scale = min_side / min(frame.width, frame.height)
-                picture = frame.reformat(
-                    round(frame.width * scale), round(frame.height * scale), "rgb24",
-                    interpolation=Interpolation.AREA).to_ndarray()
+                picture = scaler.reformat(
+                    frame, round(frame.width * scale), round(frame.height * scale), "rgb24",
+                    interpolation=Interpolation.AREA, threads=1).to_ndarray()
                 cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
                 count += 1
     return count
@@ -175,6 +177,8 @@ def main(argv):
                "limit": lambda _: limit(paths),
                "ffmpeg pipe": lambda output: pipes(pool, paths, output),
                "ours, flow": lambda output: ours(folder, output, "dis")}
+    if not FLOW.value:
+        del methods["ours, flow"]
     if shutil.which("ffmpeg") is None:
         print("no ffmpeg program here (on Debian: apt-get install ffmpeg); the peer is left out")
         del methods["ffmpeg pipe"]

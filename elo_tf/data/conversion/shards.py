@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from elo_tf import parallel
-from elo_tf.data import encoding, manifest, media, melspec
+from elo_tf.data import encoding, manifest, media
 
 STAGES = (*encoding.STAGES, "write")
 """What the seconds that a shard takes are counted under."""
@@ -132,8 +132,13 @@ def _encode(job: _Job) -> Iterator[tuple[encoding.EncodedClip, np.ndarray | None
     """Gives each clip of a video, and its log-mel spectrogram if wanted: what a worker does."""
     try:
         for clip in encoding.encode_video(job.video):
-            wanted = job.melspec and clip.audio is not None
-            yield clip, melspec.log_mel_seconds(clip.audio) if wanted else None
+            log_mel = None
+            if job.melspec and clip.audio is not None:
+                # Here, since SciPy takes as long to import as a worker's other libraries together.
+                from elo_tf.data import melspec
+
+                log_mel = melspec.log_mel_seconds(clip.audio)
+            yield clip, log_mel
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
