@@ -183,7 +183,7 @@ def fail_inside_gin(kind="user", path=None):
     ("file", "error: No such file or directory: '/there/is/none'\n")])
 def test_errors_that_pass_through_gin_are_one_line(monkeypatch, capsys, kind, expected):
     guarded = []
-    monkeypatch.setattr(cli.app, "run", guarded.append)
+    monkeypatch.setattr(cli.app, "run", lambda main, **_: guarded.append(main))
     monkeypatch.setattr(cli.quiet, "configure_logging", lambda: None)
     cli.run(lambda argv: fail_inside_gin(kind, "/there/is/none"))
     assert guarded[0](["program"]) == 2
