@@ -13,8 +13,8 @@ _state = threading.local()  # a strategy traces each of its replicas in a thread
 @gin.configurable
 def batch_norm(
     name: str | None = None, *, momentum: float = 0.9, epsilon: float = 1e-5
-) -> tf.keras.layers.BatchNormalization:
-    """A Keras batch normalisation layer that fits the current distribution strategy.
+) -> "BatchNorm":
+    """A batch normalisation layer that fits the current distribution strategy.
 
     With more than one replica the statistics are those of the whole batch of the step, so that N
     devices compute what one would. With one replica the layer keeps the fused kernel, which
@@ -27,13 +27,10 @@ def batch_norm(
         epsilon: added to the variance.
 
     Returns:
-        An unbuilt layer; with one replica, serialisable without this package.
+        An unbuilt layer.
     """
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        return SynchronisedBatchNorm(
-            momentum=momentum, epsilon=epsilon, synchronized=True, name=name
-        )
-    return tf.keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name)
+    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return BatchNorm(momentum=momentum, epsilon=epsilon, synchronized=synchronized, name=name)
 
 
 @contextlib.contextmanager
@@ -53,8 +50,23 @@ def counted_examples(counted: tf.Tensor) -> Iterator[None]:
         _state.counted = None
 
 
-class SynchronisedBatchNorm(tf.keras.layers.BatchNormalization):
-    """Keras's layer, with statistics of the counted examples of all replicas.
+@contextlib.contextmanager
+def frozen_averages() -> Iterator[None]:
+    """Layers called inside, in training mode too, leave their moving averages as they are.
+
+    They still normalise with the statistics of the batch. For a second forward pass over the
+    same batch, as recomputing activations makes, so that the averages move once a step.
+    """
+    before = getattr(_state, "frozen", False)
+    _state.frozen = True
+    try:
+        yield
+    finally:
+        _state.frozen = before
+
+
+class BatchNorm(tf.keras.layers.BatchNormalization):
+    """Keras's layer; with several replicas, its statistics are of all their counted examples.
 
     It has Keras's variables and configuration: encoders are saved with the plain layer.
     """
@@ -62,6 +74,15 @@ class SynchronisedBatchNorm(tf.keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         """Normalises [B, ..., C]."""
         counted = getattr(_state, "counted", None)
-        if counted is not None:
+        if counted is not None and self.synchronized:
             mask = tf.reshape(counted, [-1] + [1] * (inputs.shape.rank - 2))
         return super().call(inputs, training=training, mask=mask)
+
+    # Keras moves its averages by the first of these, the fused kernel's by the second.
+    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+        if not getattr(_state, "frozen", False):
+            super()._assign_moving_average(variable, value, momentum, inputs_size)
+
+    def _assign_new_value(self, variable, value):
+        if not getattr(_state, "frozen", False):
+            super()._assign_new_value(variable, value)

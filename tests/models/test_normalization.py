@@ -1,5 +1,6 @@
 import gin
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from elo_tf.models import normalization, video_resnet
@@ -68,3 +69,45 @@ def test_examples_that_do_not_count_are_normalised_by_the_others(two_replicas):
     np.testing.assert_allclose(
         np.concatenate(parts), (data - mean) / np.sqrt(variance + 1e-5), atol=1e-4)
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_frozen_averages_stay_while_the_batch_is_normalised(two_replicas, replicas):
+    data = np.random.Generator(np.random.PCG64(3)).normal(3.0, 2.0, (4, 2, 3, 3, 5)).astype("f")
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        layer = normalization.batch_norm("n")
+        layer.build(data.shape)
+
+    def twice(batch):
+        with normalization.frozen_averages():
+            frozen = layer(batch, training=True)
+        return frozen, layer(batch, training=True)
+
+    if replicas == 2:
+        step = tf.function(lambda x: [
+            tf.concat(strategy.experimental_local_results(y), 0)
+            for y in strategy.run(twice, (x,))])
+        (batch,) = strategy.experimental_distribute_dataset(
+            tf.data.Dataset.from_tensor_slices(data).batch(4))
+    else:
+        step, batch = tf.function(twice), data
+    frozen, moved = step(batch)
+    expected = (data - data.mean((0, 1, 2, 3))) / np.sqrt(data.var((0, 1, 2, 3)) + 1e-5)
+    np.testing.assert_allclose(frozen, expected, atol=1e-4)
+    np.testing.assert_array_equal(frozen, moved)
+    # Moved once from 0, not twice.
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * data.mean((0, 1, 2, 3)), rtol=1e-4)
+
+
+def test_averages_frozen_inside_move_again_outside():
+    layer = normalization.batch_norm("n")
+    data = tf.random.stateless_normal([8, 3], [1, 2], mean=2.0)
+    with normalization.frozen_averages():
+        with normalization.frozen_averages():
+            layer(data, training=True)
+        layer(data, training=True)
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
+    np.testing.assert_array_equal(layer.moving_variance, np.ones(3))
+    layer(data, training=True)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * data.numpy().mean(0), rtol=1e-5)
