@@ -34,20 +34,26 @@ def batch_norm(
 
 
 @contextlib.contextmanager
-def counted_examples(counted: tf.Tensor) -> Iterator[None]:
+def counted_examples(counted: tf.Tensor | None) -> Iterator[None]:
     """Leaves examples out of the statistics of the synchronised layers that are called inside.
 
     A replica without an example of its own must still call its network, on one that stands in.
     This keeps the stand-in from the statistics of the others.
 
     Args:
-        counted: bool [B], the examples that count; at least one on some replica.
+        counted: bool [B], the examples that count, at least one on some replica; None for all.
     """
+    before = examples_counted()
     _state.counted = counted
     try:
         yield
     finally:
-        _state.counted = None
+        _state.counted = before
+
+
+def examples_counted() -> tf.Tensor | None:
+    """What the `counted_examples` around the caller were given; None outside."""
+    return getattr(_state, "counted", None)
 
 
 @contextlib.contextmanager
@@ -73,7 +79,7 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalises [B, ..., C]."""
-        counted = getattr(_state, "counted", None)
+        counted = examples_counted()
         if counted is not None and self.synchronized:
             mask = tf.reshape(counted, [-1] + [1] * (inputs.shape.rank - 2))
         return super().call(inputs, training=training, mask=mask)
