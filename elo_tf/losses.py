@@ -121,8 +121,8 @@ class LossSpace:
                 raise UserError(f"the weight of {name} is {weight}; weights lie in [0, 1]")
 
 
-def global_shares(outputs: Sequence[TaskOutput], *, normalise: bool = True,
-                  floor: float = 1e-3) -> tuple[tf.Tensor, tf.Tensor]:
+def global_shares(outputs: Sequence[TaskOutput], counts: tf.Tensor, *, normalise: bool = True,
+                  floor: float = 1e-3) -> tf.Tensor:
     """This replica's share of every loss's mean over the global batch.
 
     The shares of all replicas sum to the mean over the valid examples, divided by the trivial
@@ -130,20 +130,20 @@ def global_shares(outputs: Sequence[TaskOutput], *, normalise: bool = True,
 
     Args:
       outputs: of n tasks.
-      normalise: whether to divide by the trivial predictor's loss.
+      counts: float32 [n], valid examples of the global batch, of which this may be a part.
+      normalise: whether to divide by the trivial predictor's loss, on the examples that are here.
       floor: the least divisor.
 
     Returns:
-      shares: float32 [n]; exactly 0, with zero gradient, where no example is valid.
-      counts: float32 [n], valid examples of the global batch.
+      float32 [n]; exactly 0, with zero gradient, where no example is valid.
     """
     zero = tf.zeros([])
     sums = tf.stack([tf.reduce_sum(tf.where(o.mask, o.loss, zero)) for o in outputs])
-    counts = tf.stack([tf.reduce_sum(tf.cast(o.mask, tf.float32)) for o in outputs])
-    trivial = tf.stack([tf.reduce_sum(tf.where(o.mask, o.trivial, zero)) for o in outputs])
-    counts, trivial = tf.unstack(
-        sum_over_replicas(tf.stop_gradient(tf.stack([counts, trivial]))))
     divisor = tf.maximum(counts, 1.0)
     if normalise:
-        divisor *= tf.maximum(trivial / divisor, floor)
-    return sums / divisor, counts
+        here = tf.stack([tf.reduce_sum(tf.cast(o.mask, tf.float32)) for o in outputs])
+        trivial = tf.stack([tf.reduce_sum(tf.where(o.mask, o.trivial, zero)) for o in outputs])
+        here, trivial = tf.unstack(
+            sum_over_replicas(tf.stop_gradient(tf.stack([here, trivial]))))
+        divisor *= tf.maximum(trivial / tf.maximum(here, 1.0), floor)
+    return sums / divisor

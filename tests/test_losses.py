@@ -113,8 +113,8 @@ def test_a_new_task_is_one_class_and_one_argument(make_tiny_model, make_tiny_bat
     assert tuple(n for n in space.names if n in NAMES) == NAMES
 
     model = make_tiny_model(names=("rgb/brightness",), space=space)
-    shares, counts = model.loss_shares(make_tiny_batch(), training=True)
-    assert shares.shape == (1,) and shares[0] > 0 and counts[0] == 8
+    report = model.test_step({k: tf.constant(v) for k, v in make_tiny_batch().items()})
+    assert report["losses"].shape == (1,) and report["losses"][0] > 0 and report["counts"][0] == 8
 
 
 def test_a_family_named_twice_is_refused():
@@ -138,14 +138,18 @@ def test_shares_are_means_over_valid_examples_divided_by_the_trivial_mean(
         output([1.0, 2.0, 3.0], [False] * 3, [1.0, 1.0, 1.0]),
         output([0.5, 0.5, 0.5], [True] * 3, [0.0, 0.0, 0.0]),
     ]
-    shares, counts = global_shares(outputs, normalise=normalise, floor=floor)
+    counts = tf.constant([2.0, 0.0, 3.0])
+    shares = global_shares(outputs, counts, normalise=normalise, floor=floor)
     np.testing.assert_allclose(shares, expected, rtol=1e-6)
-    np.testing.assert_array_equal(counts, [2, 0, 3])
+    # A part of a batch that has twice as many.
+    shares = global_shares(outputs, 2 * counts, normalise=normalise, floor=floor)
+    np.testing.assert_allclose(shares, np.array(expected) / 2, rtol=1e-6)
 
 
 def test_the_divisor_has_no_gradient():
     value = tf.constant([2.0, 4.0])
     with tf.GradientTape() as tape:
         tape.watch(value)
-        share = global_shares([TaskOutput(value, tf.constant([True, True]), 2 * value)])[0][0]
+        output = TaskOutput(value, tf.constant([True, True]), 2 * value)
+        share = global_shares([output], tf.constant([2.0]))[0]
     np.testing.assert_allclose(tape.gradient(share, value), [0.5 / 6, 0.5 / 6], rtol=1e-6)

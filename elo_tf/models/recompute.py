@@ -1,6 +1,6 @@
 """Recomputation of activations: memory for time (Chen et al. 2016, arXiv 1604.06174).
 
-A network is cut where one tensor carries all that follows: between its residual units. Training then
+A network is cut where one tensor carries all that follows: between its residual units. Training
 keeps those tensors only, and runs each unit's forward pass again when its gradient is due. The
 second pass leaves the moving averages of batch normalisation alone, which must move once.
 """

@@ -16,6 +16,7 @@ from elo_tf.tasks.ordering import CHANCE
 from elo_tf.tasks.partners import partner_of
 from elo_tf.tasks.task import (
     Encoded,
+    Present,
     Shapes,
     Task,
     TaskOutput,
@@ -57,10 +58,22 @@ class Align(Task):
         """Makes the classifier of pairs."""
         widths = shapes.widths
         inputs = widths[self.modality]["embedding"] + widths[self.partner]["embedding"]
-        self.hidden = tf.keras.layers.Dense(self._width, activation="relu")
+        self.hidden = tf.keras.layers.Dense(self._width, activation="relu", dtype="float32")
         self.hidden.build((None, inputs))
         self.classifier = decoders.classifier(1, name=self.name.replace("/", "_") + "_logit")
         self.classifier.build((None, self._width))
+
+    def mask(self, views: Present) -> tf.Tensor:
+        """The pairs that have a negative, of another clip or of another time."""
+        _, has_clip, has_time = self._negatives(views)
+        return tf.logical_or(has_clip, has_time)
+
+    def _negatives(self, views: Present) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The row of the other clip int32 [B]; whether that and the other time are there [B]."""
+        mask = tf.logical_and(views.present(self.modality), views.present(self.partner))
+        row = next_present(own_rows(mask), across_replicas(mask))
+        has_time = tf.logical_and(mask, views.present(self.partner, "other_time"))
+        return row, tf.logical_and(mask, row >= 0), has_time
 
     def _logit(self, clip: tf.Tensor, partner: tf.Tensor) -> tf.Tensor:
         return self.classifier(self.hidden(tf.concat([clip, partner], axis=-1)))[:, 0]
@@ -73,13 +86,8 @@ class Align(Task):
         clip = encoded.activation(self.modality, "intact")
         partner = encoded.activation(self.partner, "intact")
         other_time = encoded.activation(self.partner, "other_time")
-        mask = tf.logical_and(encoded.present(self.modality), encoded.present(self.partner))
-
-        everyone = across_replicas(partner)
-        row = next_present(own_rows(partner), across_replicas(mask))
-        has_clip = tf.logical_and(mask, row >= 0)
-        other_clip = tf.gather(everyone, tf.maximum(row, 0))
-        has_time = tf.logical_and(mask, encoded.present(self.partner, "other_time"))
+        row, has_clip, has_time = self._negatives(encoded)
+        other_clip = tf.gather(across_replicas(partner), tf.maximum(row, 0))
 
         negatives = [(other_clip, has_clip), (other_time, has_time)]
         total = tf.zeros_like(clip[:, 0])

@@ -57,8 +57,8 @@ class Contrast(Task):
 
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the two projections."""
-        self.anchor_projection = tf.keras.layers.Dense(self._width, use_bias=False)
-        self.partner_projection = tf.keras.layers.Dense(self._width, use_bias=False)
+        self.anchor_projection, self.partner_projection = (
+            tf.keras.layers.Dense(self._width, use_bias=False, dtype="float32") for _ in range(2))
         self.anchor_projection.build((None, shapes.widths[self.modality]["embedding"]))
         self.partner_projection.build((None, shapes.widths[self.partner]["embedding"]))
 
@@ -69,7 +69,7 @@ class Contrast(Task):
 
         anchor = unit(self.anchor_projection(encoded.activation(self.modality, "intact")))
         local = unit(self.partner_projection(encoded.activation(self.partner, "intact")))
-        mask = tf.logical_and(encoded.present(self.modality), encoded.present(self.partner))
+        mask = self.mask(encoded)
         partner = across_replicas(local)
         partner_mask = across_replicas(mask)
 

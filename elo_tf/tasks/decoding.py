@@ -69,7 +69,7 @@ class DecodingTask(Task):
         axes = list(range(1, target.shape.rank))
         return TaskOutput(
             loss=tf.reduce_mean(tf.square(target - decoded), axes),
-            mask=tf.logical_and(encoded.present(self.modality), encoded.present(modality, view)),
+            mask=self.mask(encoded),
             trivial=tf.reduce_mean(tf.square(target), axes))
 
 

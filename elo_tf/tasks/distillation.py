@@ -73,7 +73,7 @@ class Distill(Task):
         if source != main or self._always_project:
             initial = "identity" if source == main else "glorot_uniform"
             self.projection = tf.keras.layers.Dense(
-                main, use_bias=False, kernel_initializer=initial)
+                main, use_bias=False, kernel_initializer=initial, dtype="float32")
             self.projection.build((None, source))
 
     def call(self, encoded: Encoded) -> TaskOutput:
@@ -84,7 +84,7 @@ class Distill(Task):
         if self.projection is not None:
             source = self.projection(source)
         main = encoded.activation("rgb", "intact", self.site)
-        mask = encoded.present(self.source)
+        mask = self.mask(encoded)
         deviation = norm(source - mean_of_present(source, mask))
         # A source that says nearly the same of every clip would divide by nearly nothing.
         trivial = tf.maximum(deviation, LEAST_DEVIATION * norm(source))

@@ -35,7 +35,7 @@ class OrderingTask(Task):
         intact = self.classifier(encoded.activation(self.modality, "intact"))[:, 0]
         rearranged = self.classifier(encoded.activation(self.modality, self.rearranged))[:, 0]
         loss = 0.5 * (tf.nn.softplus(intact) + tf.nn.softplus(-rearranged))
-        return TaskOutput(loss=loss, mask=encoded.present(self.modality),
+        return TaskOutput(loss=loss, mask=self.mask(encoded),
                           trivial=tf.fill(tf.shape(loss), CHANCE))
 
 

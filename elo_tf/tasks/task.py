@@ -46,7 +46,14 @@ class Shapes:
     widths: Mapping[str, Mapping[str, int]]
 
 
-class Encoded(Protocol):
+class Present(Protocol):
+    """Tells which examples of a batch have a view."""
+
+    def present(self, modality: str, view: str = "intact") -> tf.Tensor:
+        """Bool [B]: the examples that have this view."""
+
+
+class Encoded(Present, Protocol):
     """The views of a batch and their activations, each encoded once and shared by all tasks."""
 
     def activation(self, modality: str, view: str, site: str = "embedding") -> tf.Tensor:
@@ -54,9 +61,6 @@ class Encoded(Protocol):
 
     def view(self, modality: str, view: str) -> tf.Tensor:
         """The view itself: float32 [B, T, H, W, C], or log-mel [B, F, M] for audio."""
-
-    def present(self, modality: str, view: str = "intact") -> tf.Tensor:
-        """Bool [B]: the examples that have this view."""
 
 
 class Task(tf.keras.layers.Layer):
@@ -70,7 +74,8 @@ class Task(tf.keras.layers.Layer):
     family: str = ""
 
     def __init__(self, modality: str, name: str | None = None):
-        super().__init__(name=name or f"{modality}/{self.family}")
+        # Losses are float32 under any precision policy; what decodes follows the policy.
+        super().__init__(name=name or f"{modality}/{self.family}", dtype="float32")
         self.modality = modality
 
     @classmethod
@@ -90,6 +95,14 @@ class Task(tf.keras.layers.Layer):
 
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the task's variables, before anything is traced."""
+
+    def mask(self, views: "Present") -> tf.Tensor:
+        """Bool [B], the examples that count: those that have all views of the task.
+
+        It depends on what is present alone, so that it is known before anything is encoded.
+        """
+        keys = dict.fromkeys((*self.encodes, *self.decodes))
+        return functools.reduce(tf.logical_and, [views.present(*key) for key in keys])
 
     def call(self, encoded: Encoded) -> TaskOutput:
         """The loss of every example of this replica."""

@@ -12,7 +12,7 @@ class HeldoutLosses:
     """Measures every raw loss over the same batches, as training computes it; compiled once.
 
     Batch normalisation uses the batch's statistics, so that an untrained network is measured as
-    fairly as a trained one; the moving averages are left as they were.
+    fairly as a trained one.
     """
 
     def __init__(self, model: PretrainingModel, batches: Iterable[Mapping[str, tf.Tensor]]):
@@ -36,15 +36,11 @@ class HeldoutLosses:
 
     def __call__(self) -> dict[str, float]:
         """Means over all valid examples, by name; losses without any are left out."""
-        moving = self._model.non_trainable_variables
-        before = [tf.identity(variable) for variable in moving]
         total = np.zeros(len(self._model.names))
         count = np.zeros_like(total)
         for batch in self._batches:
             losses, valid = (x.numpy() for x in self._step(batch))
             total += losses * valid
             count += valid
-        for variable, value in zip(moving, before, strict=True):
-            variable.assign(value)
         return {name: float(total[i] / count[i])
                 for i, name in enumerate(self._model.names) if count[i]}

@@ -39,7 +39,9 @@ def measure(model, tiny_clip):
         with tf.GradientTape() as tape:
             encoded = model.encode(ClipViews(batch, tiny_clip, 1), training=True)
             outputs = [task(encoded) for task in model.tasks]
-            shares, counts = global_shares(outputs)
+            masks = [task.mask(encoded) for task in model.tasks]
+            counts = tf.reduce_sum(tf.cast(tf.stack(masks), tf.float32), axis=1)
+            shares = global_shares(outputs, counts)
             total = tf.tensordot(weights, shares, 1)
         gradients = iter(tape.gradient(total, variables, unconnected_gradients="zero"))
         norms = {name: tf.linalg.global_norm([next(gradients) for _ in group])
@@ -50,6 +52,7 @@ def measure(model, tiny_clip):
             "present": {key: encoded.present(*key) for key in {*keys, *targets}},
             "activations": {(*key, s): encoded.activation(*key, s) for key in keys for s in sites},
             "outputs": dict(zip(model.names, outputs, strict=True)),
+            "masks": dict(zip(model.names, masks, strict=True)),
             "shares": dict(zip(model.names, tf.unstack(shares), strict=True)),
             "counts": dict(zip(model.names, tf.unstack(counts), strict=True)),
             "norms": norms,

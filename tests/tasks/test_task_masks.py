@@ -49,6 +49,12 @@ def test_the_content_of_what_is_absent_changes_nothing(absent, measure, measured
         np.testing.assert_allclose(norm, measured.norms[group], rtol=1e-4, atol=1e-6)
 
 
+def test_what_counts_is_known_from_what_is_present(measured):
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            measured.masks[name], measured.outputs[name].mask, err_msg=name)
+
+
 def test_the_content_of_what_is_present_does_change_losses(measure, measured, batch):
     changed = dict(batch, other_flow=batch["other_flow"][::-1])
     shares = measure(changed, ONES).shares
