@@ -25,6 +25,11 @@ def distribution() -> types.ModuleType:
     return _load("official.common.distribute_utils")
 
 
+def lars() -> types.ModuleType:
+    """The optimiser `LARS`, with a learning rate for every layer."""
+    return _load("official.modeling.optimization.lars")
+
+
 def schedules() -> types.ModuleType:
     """Learning-rate schedules: `LinearWarmup` and others."""
     return _load("official.modeling.optimization.lr_schedule")
