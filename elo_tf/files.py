@@ -26,19 +26,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     finally:
         # What broke before, such as a folder that cannot be written, is the error to show.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: pathlib.Path) -> None:
-    """Makes a rename last through a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: str | os.PathLike) -> None:
+    """Makes a file's content, or the renames in a folder, last through a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
