@@ -26,7 +26,7 @@ from elo_tf.errors import UserError
 def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, *,
                    batch_size: int, seed: int, part: str = "all", start_step: int = 0,
                    modalities: Sequence[str] = STORED, other: bool = True,
-                   device_only: bool = True) -> tf.data.Dataset:
+                   device_only: bool = True, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
     """An endless stream of random clips.
 
     Args:
@@ -41,9 +41,12 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
       modalities: of rgb, flow and audio; the others are not decoded, and their keys left out.
       other: whether to decode the other window; if not, its keys are left out.
       device_only: leave out `id`, which accelerators cannot hold.
+      share: (w, W) gives the worker w of W its rows [w B/W, (w+1) B/W) of every global batch of
+        B; the others are read but, except with `on_corrupt = "skip"`, not decoded.
 
     Returns:
-      Batches of B = batch_size clips, T + N frames of side S = spec.training_size each:
+      Batches of B = batch_size clips (of a worker, B / W), T + N frames of side S =
+      spec.training_size each:
         rgb: uint8 [B, T+N, S, S, 3].
         flow: uint8 [B, T+N, S, S, 2], coded as in `schema.FLOW_CLIP` (pixels of the S x S frame),
           value unknown without flow.
@@ -53,7 +56,14 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
         key: int64 [B], a hash of `id`; index: int64 [B], the position in the stream; damaged
           records that are skipped leave gaps.
         label: int64 [B], -1 without one; id: string [B] unless device_only.
+
+    Raises:
+      UserError: if the batch cannot be split evenly over the workers.
     """
+    worker, workers = share
+    if batch_size % workers:
+        raise UserError(f"a batch_size of {batch_size} cannot be split evenly over {workers} hosts")
+    rows = batch_size // workers
     stream = Stream(records, split, part)
 
     def sample(parsed: Mapping[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -66,10 +76,18 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
 
     before = start_step * batch_size
     numbered = stream.endless(seed).enumerate().skip(0 if stream.skips else before)
+    if workers > 1 and not stream.skips:
+        numbered = numbered.filter(plain(
+            lambda index, element: tf.equal(index % batch_size // rows, worker)))
     elements = numbered.map(lambda index, element: (*element, index))
     clips = _decoded(stream, elements, sample, spec, modalities)
-    clips = clips.skip(before if stream.skips else 0)
-    return clips.batch(batch_size, drop_remainder=True).prefetch(2)
+    if not stream.skips:
+        return clips.batch(rows, drop_remainder=True).prefetch(2)
+    batches = clips.skip(before).batch(batch_size, drop_remainder=True)
+    if workers > 1:
+        batches = batches.map(lambda batch: {
+            name: x[worker * rows:(worker + 1) * rows] for name, x in batch.items()})
+    return batches.prefetch(2)
 
 
 def testing_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, *,

@@ -18,6 +18,7 @@ from elo_tf.data import (
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import training_clips
 from elo_tf.data.record_set import Records
+from elo_tf.errors import UserError
 from elo_tf.reporting import record_samples
 
 SPEC = ClipSpec(frames=4, next_frames=2, fps=5.0, size=16, crop=1.0, mel_bins=16)
@@ -176,6 +177,27 @@ def test_two_replicas_share_each_batch(folder, two_replicas):
         keys = [x.numpy().tolist() for x in two_replicas.experimental_local_results(batch["key"])]
         mine = [int(clip["key"]) for clip in expected[4 * step:4 * step + 4]]
         assert keys == [mine[:2], mine[2:]]
+
+
+@pytest.mark.parametrize("on_corrupt, start_step, options", (("error", 3, {}), ("skip", 2, RGB)))
+def test_the_workers_rows_together_are_the_global_batch(folder, on_corrupt, start_step, options):
+    records = Records(str(folder), on_corrupt=on_corrupt)
+    options = options | {"batch_size": 6, "seed": 5, "start_step": start_step}
+    whole, *shares = (
+        list(training_clips(records, "unlabelled", SPEC, share=share, **options).take(
+            3).as_numpy_iterator())
+        for share in ((0, 1), (0, 3), (1, 3), (2, 3)))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert {"rgb", "key", "index"} <= set(batch) and batch["key"].shape == (6,)
+        for name, x in batch.items():
+            assert {part[name].shape for part in parts} == {(2, *x.shape[1:])}
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), x)
+    assert whole[0]["index"].tolist() == list(range(6 * start_step, 6 * start_step + 6))
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(folder):
+    with pytest.raises(UserError, match="a batch_size of 8 cannot be split evenly over 3 hosts"):
+        training_clips(Records(str(folder)), "unlabelled", SPEC, batch_size=8, seed=5, share=(0, 3))
 
 
 def test_neighbours_in_a_shard_are_not_neighbours_in_the_stream(tmp_path, make_clip, write_split):
