@@ -88,6 +88,14 @@ def count_costs(function: tf.types.experimental.ConcreteFunction) -> Costs:
     return _count(function.graph, function.graph.outputs, backward=False).costs
 
 
+def trace_step(model: tf.keras.Model, signature: Mapping[str, tf.TensorSpec]
+               ) -> tf.types.experimental.ConcreteFunction:
+    """Traces a compiled model's train step for a batch of `batch_signature`; it is not run."""
+    step = tf.function(model.train_step, autograph=False)
+    with all_present():
+        return step.get_concrete_function(dict(signature))
+
+
 def count_variables(variables: Iterable[tf.Variable]) -> tuple[int, int]:
     """Numbers in the variables, and their bytes."""
     sizes = [(math.prod(v.shape), v.dtype.size) for v in variables]
@@ -219,6 +227,11 @@ def _flops(op: tf.Operation) -> int:
         return 2 * _size(op.inputs[2], op) * math.prod(_shape(op.inputs[1], op)[:-1])
     if kind in ("Conv2DBackpropFilter", "Conv3DBackpropFilterV2"):
         return 2 * _size(op.inputs[2], op) * math.prod(_shape(op.outputs[0], op)[:-1])
+    if kind == "DepthwiseConv2dNative":
+        return 2 * _size(op.outputs[0], op) * math.prod(_shape(op.inputs[1], op)[:2])
+    if kind in ("DepthwiseConv2dNativeBackpropInput", "DepthwiseConv2dNativeBackpropFilter"):
+        kernel = op.inputs[1] if kind.endswith("Input") else op.outputs[0]
+        return 2 * _size(op.inputs[2], op) * math.prod(_shape(kernel, op)[:2])
     if kind == "MatMul":
         inner = _shape(op.inputs[0], op)[0 if op.get_attr("transpose_a") else 1]
         return 2 * _size(op.outputs[0], op) * inner
