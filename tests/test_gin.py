@@ -21,7 +21,7 @@ SIZES = {"pretrain.steps", "pretrain.checkpoint_every", "pretrain.log_every"}
 @gin.configurable("assembled")
 def assembled(clip=gin.REQUIRED, space=gin.REQUIRED, fitness=gin.REQUIRED, strategy=gin.REQUIRED,
               optimizer=gin.REQUIRED):
-    return clip, space, fitness, strategy(40), optimizer(20)
+    return clip, space, fitness, strategy(40), optimizer(20, 64)
 
 
 @pytest.mark.parametrize("file", FILES)
