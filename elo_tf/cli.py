@@ -9,7 +9,7 @@ import tqdm
 from absl import app, flags, logging
 
 from elo_tf import quiet
-from elo_tf.errors import UserError
+from elo_tf.errors import Stopped, UserError
 
 USER_ERROR_EXIT_CODE = 2
 
@@ -28,6 +28,10 @@ def run(main: Callable[[list[str]], Any]) -> None:
             logging.flush()
             print(f"error: {error.message}", file=sys.stderr)
             return USER_ERROR_EXIT_CODE
+        except Stopped as stopped:
+            logging.flush()
+            print(stopped.message, file=sys.stderr)
+            return stopped.exit_code
         except RuntimeError as error:
             # What gin says of a value that has no default, as of a second `@Records()`.
             unset = re.match(r"Required bindings for `([\w./]+)` not provided in config: \[(.+)\]",

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes."""
+"""Exceptions that are meant for the user's eyes."""
 
 
 class UserError(Exception):
@@ -14,3 +14,17 @@ class UserError(Exception):
     def __init__(self, message: str):
         super().__init__(message)
         self.message = message
+
+
+class Stopped(Exception):
+    """The work stopped on request, with everything saved; the same command goes on.
+
+    Attributes:
+      message: what is printed.
+      exit_code: of the program.
+    """
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code

@@ -39,6 +39,7 @@ class PretrainingModel(tf.keras.Model):
       loss_weights: float32 variable [len(names)].
       modalities: what batches must hold, of "rgb", "flow" and "audio".
       needs_other: whether batches must hold the window of another time.
+      after_step: called with the optimiser's count of steps, inside the train step, at its end.
     """
 
     def __init__(self, clip: ClipSpec, space: LossSpace, *, names: Sequence[str] | None = None,
@@ -61,7 +62,9 @@ class PretrainingModel(tf.keras.Model):
           make_audio_encoder: called with the number of mel bins and `name`.
           make_log_mel: see `ClipViews`.
           make_augmentation: of the clips that are trained on; they alone are augmented.
-          precision: of encoders and decoders; variables and losses are float32 always.
+          precision: of the encoders. Variables, heads and losses are float32 always: decoders
+            are small, and on CPUs the bfloat16 gradient of a transposed convolution to three
+            channels is noise.
           recompute: what is computed again in the backward pass instead of being kept: the inside
             of residual `units`, whole `views` one after the other (batch normalisation then sees
             each view by itself), or both.
@@ -72,6 +75,8 @@ class PretrainingModel(tf.keras.Model):
           UserError: if the options exclude each other.
         """
         super().__init__(name="pretraining")
+        self.distribute_reduction_method = "first"  # reports are of the global batch already
+        self.after_step: Callable[[tf.Variable], None] | None = None
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if accumulate < 1:
             raise UserError(f"PretrainingModel.accumulate is {accumulate}; it must be 1 or more")
@@ -99,11 +104,11 @@ class PretrainingModel(tf.keras.Model):
                     self.encoders[modality] = (
                         make_audio_encoder(clip.mel_bins, name="audio") if modality == "audio"
                         else make_video_encoder(CHANNELS[modality], name=modality))
-            tf.keras.utils.set_random_seed(seed * 1000 + len(self._views))
-            shapes = Shapes(clip=clip, widths={
-                m: {site: encoder.output[site].shape[-1] for site in SITES}
-                for m, encoder in self.encoders.items()})
-            self.tasks: list[Task] = space.build_tasks(self.names, shapes)
+        tf.keras.utils.set_random_seed(seed * 1000 + len(self._views))
+        shapes = Shapes(clip=clip, widths={
+            m: {site: encoder.output[site].shape[-1] for site in SITES}
+            for m, encoder in self.encoders.items()})
+        self.tasks: list[Task] = space.build_tasks(self.names, shapes)
         self._run = {m: runner(encoder, recompute=recompute in ("units", "both"), compiled=xla)
                      for m, encoder in self.encoders.items()}
         self.loss_weights = tf.Variable(tf.zeros([len(self.names)]), trainable=False,
@@ -117,6 +122,13 @@ class PretrainingModel(tf.keras.Model):
         """Sets the losses' weights; those in the space's dead zone become 0."""
         effective = self._space.effective(weights)
         self.loss_weights.assign(np.array([effective[name] for name in self.names], np.float32))
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises UserError where a global batch cannot be split over devices and parts."""
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if batch_size % (replicas * self._accumulate):
+            raise UserError(f"a batch_size of {batch_size} cannot be split evenly over {replicas} "
+                            f"device(s) and PretrainingModel.accumulate = {self._accumulate} parts")
 
     def encoded_views(self) -> list[tuple[str, str]]:
         """The views that are encoded, as (modality, view)."""
@@ -162,10 +174,6 @@ class PretrainingModel(tf.keras.Model):
             counts = self._counts(data)
             found = compute(self, self._clip_views(data, augmented=True), counts)
         else:
-            size = next(iter(data.values())).shape[0]
-            if size % self._accumulate:
-                raise UserError(f"PretrainingModel.accumulate is {self._accumulate}, which does "
-                                f"not divide the {size} clips of a device")
             nothing = tf.zeros([len(self.names)])
             counts = gradients.accumulated(self._counts, data, self._accumulate, nothing)
             zeros = gradients.Gradients([tf.zeros(v.shape) for v in variables], nothing, nothing)
@@ -178,6 +186,8 @@ class PretrainingModel(tf.keras.Model):
             summed = context.all_reduce(tf.distribute.ReduceOp.SUM, summed)
         self.optimizer.apply_gradients(zip(summed, variables, strict=True),
                                        experimental_aggregate_gradients=False)
+        if self.after_step is not None:
+            self.after_step(self.optimizer.iterations)
         return self._report(found.shares, counts) | {
             "gradient_norm": tf.linalg.global_norm(summed),
             "gradient_norms": tf.sqrt(sum_over_replicas(found.squares))}

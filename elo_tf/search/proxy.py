@@ -24,7 +24,7 @@ from elo_tf.pretraining import PretrainingModel
 from elo_tf.search.loop import CandidateError
 from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.data_wait import DataWait
-from elo_tf.training.devices import StepProgress, distribute, make_strategy
+from elo_tf.training.devices import distribute, make_strategy
 from elo_tf.training.optimization import create_slots, make_optimizer
 from elo_tf.views.clip_views import ClipViews
 
@@ -37,7 +37,7 @@ class Proxy:
                  clip: ClipSpec = gin.REQUIRED,
                  space: LossSpace = gin.REQUIRED, fitness: ZipfFitness = gin.REQUIRED,
                  make_model: Callable[..., PretrainingModel] = PretrainingModel,
-                 optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
+                 optimizer: Callable[..., tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
                  split: str = "unlabelled", steps: int = 200, batch_size: int = 16,
                  seed: int = 1, statistics_steps: int = 4, cache: bool = True):
         """Builds the network and reads the clips.
@@ -48,7 +48,7 @@ class Proxy:
           space: the loss space; all its losses are built.
           fitness: features [N, D] -> report.
           make_model: called with clip, space and seed.
-          optimizer: called with the number of steps.
+          optimizer: called with the number of steps and the global batch size.
           split: of the records; labels are never read.
           steps: of each training.
           batch_size: of the global batch.
@@ -71,7 +71,8 @@ class Proxy:
         strategy = make_strategy()
         with strategy.scope():
             self.model = make_model(clip, space, seed=seed)
-            self.model.compile(optimizer=optimizer(steps))
+            self.model.check_batch_size(batch_size)
+            self.model.compile(optimizer=optimizer(steps, batch_size))
             create_slots(self.model.optimizer, self.model.trainable_variables)
         self._wait = DataWait(self.model)
         self._variables = [*self.model.variables, *self.model.optimizer.variables()]
@@ -93,7 +94,7 @@ class Proxy:
         if cache:
             training, heldout, statistics = (
                 x.cache() for x in (training, heldout, statistics))
-            # A cache is kept once it was read to its end, where `fit` stops one step short of.
+            # A cache is kept once it was read to its end, where training stops one step short of.
             with reading(records, split):
                 for _ in cli.progress(training, total=steps, desc="decoding", unit="batch"):
                     pass
@@ -153,15 +154,17 @@ class Proxy:
         return self._wait.traces
 
     def _train(self) -> dict[str, float]:
-        progress = StepProgress(self._steps, "  candidate")
+        progress = cli.progress(total=self._steps, desc="  candidate", unit="step")
         try:
-            history = self.model.fit(self._training, steps_per_epoch=self._steps, epochs=1,
-                                     verbose=0, callbacks=[progress]).history
+            batches = iter(self._training)
+            for _ in range(self._steps):
+                report = self.model.train_function(batches)
+                progress.update()
+            losses = dict(zip(self.model.names, map(float, report["losses"]), strict=True))
         except tf.errors.ResourceExhaustedError as error:
             raise CandidateError(f"out of memory: {error.message.splitlines()[0]}") from error
         finally:
             progress.close()
-        losses = dict(zip(self.model.names, map(float, history["losses"][0]), strict=True))
         for name, loss in losses.items():
             if not np.isfinite(loss):
                 raise CandidateError(f"the loss {name} is {loss} after {self._steps} steps")

@@ -58,7 +58,7 @@ class Align(Task):
         """Makes the classifier of pairs."""
         widths = shapes.widths
         inputs = widths[self.modality]["embedding"] + widths[self.partner]["embedding"]
-        self.hidden = tf.keras.layers.Dense(self._width, activation="relu", dtype="float32")
+        self.hidden = tf.keras.layers.Dense(self._width, activation="relu")
         self.hidden.build((None, inputs))
         self.classifier = decoders.classifier(1, name=self.name.replace("/", "_") + "_logit")
         self.classifier.build((None, self._width))

@@ -57,8 +57,8 @@ class Contrast(Task):
 
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the two projections."""
-        self.anchor_projection, self.partner_projection = (
-            tf.keras.layers.Dense(self._width, use_bias=False, dtype="float32") for _ in range(2))
+        self.anchor_projection = tf.keras.layers.Dense(self._width, use_bias=False)
+        self.partner_projection = tf.keras.layers.Dense(self._width, use_bias=False)
         self.anchor_projection.build((None, shapes.widths[self.modality]["embedding"]))
         self.partner_projection.build((None, shapes.widths[self.partner]["embedding"]))
 

@@ -73,7 +73,7 @@ class Distill(Task):
         if source != main or self._always_project:
             initial = "identity" if source == main else "glorot_uniform"
             self.projection = tf.keras.layers.Dense(
-                main, use_bias=False, kernel_initializer=initial, dtype="float32")
+                main, use_bias=False, kernel_initializer=initial)
             self.projection.build((None, source))
 
     def call(self, encoded: Encoded) -> TaskOutput:

@@ -74,8 +74,7 @@ class Task(tf.keras.layers.Layer):
     family: str = ""
 
     def __init__(self, modality: str, name: str | None = None):
-        # Losses are float32 under any precision policy; what decodes follows the policy.
-        super().__init__(name=name or f"{modality}/{self.family}", dtype="float32")
+        super().__init__(name=name or f"{modality}/{self.family}")
         self.modality = modality
 
     @classmethod

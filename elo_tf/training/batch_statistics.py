@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from elo_tf.models.normalization import frozen_averages
+
 
 class BatchStatistics:
     """Re-estimates an encoder's moving averages over batches; compiled once."""
@@ -22,8 +24,9 @@ class BatchStatistics:
         def batch_moments(inputs: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
             # Of what the layers are given: the moving variances have Bessel's correction on one
             # device and none on several.
-            return [tf.nn.moments(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
-                    for x in probe(inputs, training=True)]
+            with frozen_averages():
+                return [tf.nn.moments(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
+                        for x in probe(inputs, training=True)]
 
         self._batch_moments = batch_moments
 

@@ -26,10 +26,12 @@ class Waited:
     Attributes:
       seconds: for which the devices waited for data.
       wall: seconds of the whole stretch.
+      steps: in the stretch.
     """
 
     seconds: float
     wall: float
+    steps: int = 0
 
     @property
     def share(self) -> float:
@@ -37,11 +39,12 @@ class Waited:
         return self.seconds / self.wall if self.wall > 0 else 0.0
 
     def __add__(self, other: "Waited") -> "Waited":
-        return Waited(self.seconds + other.seconds, self.wall + other.wall)
+        return Waited(self.seconds + other.seconds, self.wall + other.wall,
+                      self.steps + other.steps)
 
 
 class DataWait:
-    """Measures the waits of `model.fit`, whose train function it becomes.
+    """Measures the waits of a model's train function, whose place it takes.
 
     The first step of all is left out of both the waits and the wall time: it compiles, and the
     readers fill their buffers meanwhile.
@@ -81,7 +84,7 @@ class DataWait:
         now = time.perf_counter()
         waited = sum(max(0.0, came - max(asked, _time(free)))
                      for asked, came, free in self._steps)
-        result = Waited(waited, max(now - _time(self._since), 0.0))
+        result = Waited(waited, max(now - _time(self._since), 0.0), len(self._steps))
         self._steps.clear()
         self._since = now
         if result.share > MUCH and result.seconds > _WORTH_A_WARNING and not self._warned:

@@ -22,16 +22,42 @@ UNTRAINED = "rgb_untrained.keras"
 CLIP = "clip.json"
 
 
-def save_encoder(encoder: tf.keras.Model, folder: pathlib.Path, name: str = TRAINED) -> None:
-    """Saves an RGB encoder as a network for one device."""
+def save_encoder(encoder: tf.keras.Model, folder: pathlib.Path, name: str = TRAINED, *,
+                 writes: bool = True) -> None:
+    """Saves an RGB encoder as a float32 network for one device.
+
+    The same weights give the same bytes.
+
+    Args:
+      encoder: of any precision, on any number of devices.
+      folder: to save it in.
+      name: of the file.
+      writes: False on a worker that only takes part in reading the weights.
+    """
+    weights = encoder.get_weights()
+    if not writes:
+        return
     plain = tf.keras.models.clone_model(encoder, clone_function=_unsynchronised)
-    plain.set_weights(encoder.get_weights())
+    plain.set_weights(weights)
     with files.atomic_path(folder / name) as path:
         plain.save(path)
+        _forget_the_date(path)
+
+
+def _forget_the_date(path: pathlib.Path) -> None:
+    """Rewrites what Keras saved without the time at which it did."""
+    with zipfile.ZipFile(path) as saved:
+        contents = {name: saved.read(name) for name in sorted(saved.namelist())}
+    metadata = json.loads(contents["metadata.json"])
+    metadata.pop("date_saved", None)
+    contents["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as rewritten:
+        for name, content in contents.items():
+            rewritten.writestr(zipfile.ZipInfo(name), content)
 
 
 def _unsynchronised(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-    config = layer.get_config()
+    config = layer.get_config() | {"dtype": "float32"}
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         config["synchronized"] = False
         return tf.keras.layers.BatchNormalization.from_config(config)

@@ -1,8 +1,9 @@
 """The final training: one loss, the large network, checkpoints, and the RGB encoder it leaves."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import tensorflow as tf
@@ -15,17 +16,20 @@ from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
-from elo_tf.training import encoder_files
+from elo_tf.training import encoder_files, workers
+from elo_tf.training.averaging import WeightAverages
 from elo_tf.training.batch_statistics import BatchStatistics
-from elo_tf.training.checkpoints import Checkpoints
-from elo_tf.training.data_wait import DataWait, Waited
-from elo_tf.training.devices import StepProgress, distribute, make_strategy
+from elo_tf.training.checkpoints import Checkpoints, restore_parts
+from elo_tf.training.devices import distribute, fix_threads, make_strategy
 from elo_tf.training.heldout import HeldoutLosses
+from elo_tf.training.loop import Schedule, train
 from elo_tf.training.optimization import create_slots, make_optimizer
+from elo_tf.training.run_log import RunLog
+from elo_tf.training.stopping import StopRequests
 from elo_tf.views.clip_views import ClipViews
 
 HELDOUT = "heldout.json"
-LOSSES = "losses.jsonl"
+CHECKPOINTS = "checkpoints"
 ENCODER = "encoder"
 
 
@@ -34,28 +38,41 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
              clip: ClipSpec = gin.REQUIRED,
              space: LossSpace = gin.REQUIRED, loss_weights: Mapping[str, float] = gin.REQUIRED,
              make_model: Callable[..., PretrainingModel] = PretrainingModel,
-             optimizer: Callable[[int], tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
+             optimizer: Callable[..., tf.keras.optimizers.legacy.Optimizer] = make_optimizer,
              split: str = "unlabelled", steps: int = 1000, batch_size: int = 16, seed: int = 1,
              heldout_steps: int = 4, statistics_steps: int = 8, log_every: int = 10,
-             checkpoint_every: int = 100) -> dict:
+             checkpoint_every: int = 100, keep_last: int = 2, keep_best: int = 1,
+             average_decay: float = 0.0, initial: str = "",
+             initial_parts: Sequence[str] = ("encoders",), intra_op_threads: int = 0,
+             deterministic: bool = False) -> dict:
     """Trains all encoders with a fixed loss and saves the RGB one.
 
     Args:
-      run_dir: where everything goes; an unfinished run in it is taken up again.
+      run_dir: where everything goes; an unfinished run in it is taken up again. Several hosts
+        share it.
       records: the record set.
       clip: the clip's size.
       space: the loss space.
       loss_weights: by name, as best_loss.gin gives them; names left out weigh 0.
       make_model: called with clip, space, names and seed.
-      optimizer: called with the number of steps.
+      optimizer: called with the number of steps and the global batch size.
       split: of the records; labels are never read.
-      steps: of training, a multiple of `log_every`.
+      steps: of training.
       batch_size: of the global batch.
       seed: of initial variables, order and draws.
-      heldout_steps: batches of unseen clips on which the losses are measured before and after.
+      heldout_steps: batches of unseen clips on which the losses are measured.
       statistics_steps: batches for the final batch-norm statistics.
       log_every: steps between entries of losses.jsonl, and between waits for the device.
-      checkpoint_every: steps between checkpoints, a multiple of `log_every`.
+      checkpoint_every: steps between checkpoints.
+      keep_last: how many of the newest checkpoints are kept.
+      keep_best: how many of those are kept whose weighted losses on unseen clips are least; 0
+        spares measuring them.
+      average_decay: of the moving average of the weights, which then makes the encoder; 0: none.
+      initial: checkpoint, folder of checkpoints or run_dir to start from, for fine-tuning.
+      initial_parts: what is taken from there, such as "encoders/rgb".
+      intra_op_threads: of every operation; 0 takes all cores. The last bits depend on it.
+      deterministic: use TensorFlow's deterministic kernels, where a GPU has others that are
+        faster; the same configuration then gives the same bits.
 
     Returns:
       What heldout.json holds: weights, and the losses on unseen clips before and after.
@@ -63,132 +80,110 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
     Raises:
       UserError: for weights or records that cannot be used.
       FloatingPointError: where the loss stops being finite.
+      Stopped: on SIGTERM or SIGINT, after saving.
     """
     folder = pathlib.Path(run_dir)
     for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every),
-                        ("steps", steps), ("batch_size", batch_size),
+                        ("steps", steps), ("batch_size", batch_size), ("keep_last", keep_last),
                         ("heldout_steps", heldout_steps), ("statistics_steps", statistics_steps)):
         if value < 1:
             raise UserError(f"pretrain.{name} is {value}; it must be 1 or more")
-    for name, value in (("checkpoint_every", checkpoint_every), ("steps", steps)):
-        if value % log_every:
-            raise UserError(f"pretrain.{name} is {value}; it must be a multiple of "
-                            f"pretrain.log_every, {log_every}")
     if (folder / ENCODER / encoder_files.TRAINED).exists():
         logging.info("%s is a finished run; nothing to do", folder)
         return json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
     names = space.active(loss_weights)
-    for part in ("fit", "heldout"):
-        require_clips(records, split, part, clip)
-
+    weights = {name: float(loss_weights[name]) for name in names}
+    fix_threads(intra_op_threads)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     strategy = make_strategy()
-    with strategy.scope():
-        model = make_model(clip, space, names=names, seed=seed)
-        model.set_weights_by_name({name: loss_weights[name] for name in names})
-        model.compile(optimizer=optimizer(steps))
-        create_slots(model.optimizer, model.trainable_variables)
-    checkpoints = Checkpoints(model, folder / "checkpoints")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workers.watch(strategy))
+        stop = stack.enter_context(StopRequests())
+        for part in ("fit", "heldout"):
+            require_clips(records, split, part, clip)
+        with strategy.scope():
+            model = make_model(clip, space, names=names, seed=seed)
+            model.check_batch_size(batch_size)
+            model.set_weights_by_name(weights)
+            model.compile(optimizer=optimizer(steps, batch_size))
+            create_slots(model.optimizer, model.trainable_variables)
+            averages = (WeightAverages(model.trainable_variables, average_decay)
+                        if average_decay else None)
+        parts = {"encoders": model.encoders, "loss_weights": model.loss_weights,
+                 "tasks": dict(zip(names, model.tasks, strict=True)),
+                 "optimizer": model.optimizer}
+        if averages is not None:
+            parts["averages"] = averages
+            model.after_step = averages.update
+        chief = workers.is_chief(strategy)
+        checkpoints = Checkpoints(parts, folder / CHECKPOINTS, keep_last=keep_last,
+                                  keep_best=keep_best, writes=chief, config=gin.config_str())
+        # What is measured and kept is the average, where there is one.
+        kept = averages.swapped if averages is not None else contextlib.nullcontext
 
-    def batches(part: str, batch_seed: int, start_step: int = 0) -> tf.data.Dataset:
-        return training_clips(records, split, clip, batch_size=batch_size, seed=batch_seed,
-                              part=part, start_step=start_step, modalities=model.modalities,
-                              other=model.needs_other)
+        def batches(part: str, batch_seed: int, start_step: int = 0) -> tf.data.Dataset:
+            return training_clips(
+                records, split, clip, batch_size=batch_size, seed=batch_seed, part=part,
+                start_step=start_step, modalities=model.modalities, other=model.needs_other,
+                share=workers.share(strategy))
 
-    # A stream of its own for what is not trained on.
-    unseen = batches("heldout", seed + 1).take(heldout_steps)
-    heldout = HeldoutLosses(model, distribute(strategy, unseen))
-    statistics = BatchStatistics(model.encoders["rgb"])
+        # A stream of its own for what is not trained on.
+        heldout = HeldoutLosses(
+            model, distribute(strategy, batches("heldout", seed + 1).take(heldout_steps)))
+        statistics = BatchStatistics(model.encoders["rgb"])
 
-    def save_rgb(name: str) -> None:
-        encoder = model.encoders["rgb"]
-        frames = training_clips(records, split, clip, batch_size=batch_size, seed=seed + 2,
-                                part="fit", modalities=("rgb",), other=False)
-        estimate_rgb_statistics(statistics, clip, frames.take(statistics_steps))
-        encoder_files.save_encoder(encoder, folder / ENCODER, name)
+        def save_rgb(name: str) -> None:
+            frames = training_clips(records, split, clip, batch_size=batch_size, seed=seed + 2,
+                                    part="fit", modalities=("rgb",), other=False)
+            estimate_rgb_statistics(statistics, clip, frames.take(statistics_steps))
+            encoder_files.save_encoder(model.encoders["rgb"], folder / ENCODER, name, writes=chief)
 
-    with reading(records, split):
-        start = checkpoints.restore()
-        if start == 0:
-            logging.info("measuring %d losses on unseen clips", len(names))
-            weights = {name: float(loss_weights[name]) for name in names}
-            before = heldout()
-            files.write_atomic(folder / HELDOUT, json.dumps({"weights": weights, "before": before}))
-            initial = model.encoders["rgb"].get_weights()
-            save_rgb(encoder_files.UNTRAINED)
-            model.encoders["rgb"].set_weights(initial)
-            checkpoints.save()
-        result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
+        with reading(records, split):
+            start = checkpoints.restore()
+            if not checkpoints.steps:
+                if initial:
+                    restore_parts(initial, parts, initial_parts)
+                logging.info("measuring %d losses on unseen clips", len(names))
+                before = heldout()
+                if chief:
+                    files.write_atomic(folder / HELDOUT,
+                                       json.dumps({"weights": weights, "before": before}))
+                untrained = model.encoders["rgb"].get_weights()
+                save_rgb(encoder_files.UNTRAINED)
+                model.encoders["rgb"].set_weights(untrained)
+                checkpoints.save(0)
 
-        if start < steps:
-            progress = StepProgress(steps, "pretraining", initial=start)
-            log = RunLog(checkpoints, folder / LOSSES, start=start,
-                         checkpoint_every=checkpoint_every, wait=DataWait(model),
-                         progress=progress)
-            model.fit(distribute(strategy, batches("fit", seed, start)), steps_per_epoch=log_every,
-                      initial_epoch=start // log_every, epochs=steps // log_every, verbose=0,
-                      callbacks=[progress, log])
-            progress.close()
-            logging.info("trained %d steps in %.0f s, of which %.1f%% waiting for data",
-                         steps - start, log.waited.wall, 100 * log.waited.share)
+            if start < steps:
+                log = RunLog(folder, weights, start=start, config=gin.config_str(), writes=chief)
 
-        result["after"] = heldout()
-        files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
-        encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
-        save_rgb(encoder_files.TRAINED)  # last: this file says that the run is finished
+                def save(step: int, planned: bool) -> None:
+                    score = None
+                    if planned and keep_best:
+                        with kept():
+                            losses = heldout()
+                        score = sum(weights[name] * loss for name, loss in losses.items())
+                        log.write_heldout(step, losses, score)
+                    checkpoints.save(step, score=score)
+
+                waited = train(
+                    model, distribute(strategy, batches("fit", seed, start)),
+                    Schedule(start=start, steps=steps, batch_size=batch_size, log_every=log_every,
+                             checkpoint_every=checkpoint_every),
+                    log=log, save=save, stop=stop)
+                logging.info("trained %d steps in %.0f s, of which %.1f%% waiting for data",
+                             steps - start, waited.wall, 100 * waited.share)
+
+            with kept():
+                result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
+                result["after"] = heldout()
+                if chief:
+                    files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
+                    encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
+                # Last: this file says that the run is finished.
+                save_rgb(encoder_files.TRAINED)
+        workers.barrier(strategy)
     return result
-
-
-class RunLog(tf.keras.callbacks.Callback):
-    """Writes losses.jsonl and checkpoints at the end of every `fit` epoch of `log_every` steps.
-
-    A line holds the step, the total, the losses and `data_wait`, the share of the wall time since
-    the last line for which the devices waited for data: the only number that differs between two
-    runs of one configuration.
-
-    Attributes:
-      waited: for data, since the start of this process.
-    """
-
-    def __init__(self, checkpoints: Checkpoints, path: pathlib.Path, *, start: int,
-                 checkpoint_every: int, wait: DataWait, progress: StepProgress):
-        """Opens the log, without what was logged after the checkpoint at step `start`."""
-        super().__init__()
-        self.waited = Waited(0.0, 0.0)
-        self._wait = wait
-        self._progress = progress
-        self._checkpoints = checkpoints
-        self._path = path
-        self._checkpoint_every = checkpoint_every
-        lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
-        # What a kill left of a half-written line does not end.
-        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= start]
-        files.write_atomic(path, "".join(kept))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Logs, and saves where it is time.
-
-        Raises:
-          FloatingPointError: naming the first loss that is not finite, and the step.
-        """
-        step = self._checkpoints.step
-        losses = dict(zip(self.model.names, map(float, logs["losses"]), strict=True))
-        check_finite(losses, step)
-        waited = self._wait.take()
-        self.waited += waited
-        self._progress.show(f"waiting for data {waited.share:.0%}")
-        with open(self._path, "a", encoding="utf-8") as log:
-            log.write(json.dumps(
-                {"step": step, "total": float(logs["total"]), "losses": losses,
-                 "data_wait": round(waited.share, 4)}) + "\n")
-        if step % self._checkpoint_every == 0:
-            self._checkpoints.save()
-
-
-def check_finite(losses: Mapping[str, float], step: int) -> None:
-    """Raises FloatingPointError, naming the loss and the step, if one is not finite."""
-    for name, loss in losses.items():
-        if not abs(loss) < float("inf"):
-            raise FloatingPointError(f"the loss {name} is {loss} at step {step}")
 
 
 def estimate_rgb_statistics(statistics: BatchStatistics, clip: ClipSpec,
