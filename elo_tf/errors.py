@@ -16,7 +16,7 @@ class UserError(Exception):
         self.message = message
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818  (it is none)
     """The work stopped on request, with everything saved; the same command goes on.
 
     Attributes:

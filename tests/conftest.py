@@ -2,12 +2,43 @@
 
 import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import elo_tf  # noqa: F401  (first, so that TensorFlow starts quietly)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+TINY = """
+ClipSpec.frames = 4
+ClipSpec.next_frames = 2
+ClipSpec.fps = 4.0
+ClipSpec.size = 16
+ClipSpec.mel_per_frame = 4
+ClipSpec.mel_bins = 16
+Records.heldout_percent = 40
+video_encoder.depth = 10
+video_encoder.width = 0.0625
+audio_encoder.filters = (64, 8, 8, 8)
+audio_encoder.blocks = (1, 1, 1, 1)
+search.generations = 2
+CMAES.population = 4
+Proxy.steps = 3
+Proxy.batch_size = 4
+Proxy.statistics_steps = 2
+ZipfFitness.k = 3
+pretrain.steps = 12
+pretrain.batch_size = 4
+pretrain.log_every = 2
+pretrain.checkpoint_every = 4
+pretrain.heldout_steps = 1
+pretrain.statistics_steps = 2
+evaluate.seeds = (0, 1)
+evaluate.batch_size = 8
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,3 +151,62 @@ def make_tiny_batch(tiny_clip):
             "key": generator.integers(0, 2**31 - 1, size), "label": np.full(size, -1)}
 
     return make
+
+
+class Workshop:
+    """A folder of records, and the binaries run on it."""
+
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        (root / "tiny.gin").write_text(TINY)
+
+    def command(self, binary: str, run_dir: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", f"elo_tf.bin.{binary}", f"--gin_file={self.root}/tiny.gin",
+                f"--run_dir={self.root / run_dir}", *arguments]
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
+                              check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "Traceback" not in done.stderr
+        return done
+
+    def kill_when(self, command: list[str], reached, number: int = signal.SIGKILL) -> str:
+        """Starts a program and sends a signal as soon as `reached()`; returns what it said.
+
+        The program stands still while `reached` looks: what is true then is true at its end.
+        """
+        path = self.root / "killed.txt"
+        with open(path, "w") as output:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+            deadline = time.monotonic() + 200
+            while True:
+                assert process.poll() is None, path.read_text()[-3000:]
+                assert time.monotonic() < deadline, "the run never came so far"
+                if reached():
+                    os.kill(process.pid, signal.SIGSTOP)
+                    if reached():
+                        break
+                    os.kill(process.pid, signal.SIGCONT)
+                time.sleep(0.001)
+            os.kill(process.pid, number)
+            os.kill(process.pid, signal.SIGCONT)
+            code = process.wait(60)
+        assert code == (-number if number == signal.SIGKILL else 128 + number)
+        return path.read_text()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    """Videos made and converted by the tools."""
+    place = Workshop(tmp_path_factory.mktemp("workshop"))
+    videos, records = place.root / "videos", place.root / "records"
+    place.run([sys.executable, "-m", "tools.make_videos", f"--output={videos}",
+               "--clips=unlabelled:24,train:12,test:12", "--seconds=2", "--size=48", "--fps=8",
+               "--classes=3", "--workers=2"])
+    for split in ("unlabelled", "train", "test"):
+        source = videos / (split if split == "unlabelled" else f"{split}.csv")
+        place.run([sys.executable, "-m", "tools.convert_videos", f"--input={source}",
+                   f"--output={records}", f"--split={split}", "--fps=8", "--min_side=32",
+                   "--workers=0"])
+    return place

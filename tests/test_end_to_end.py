@@ -1,13 +1,8 @@
 """The main job on real mp4 files by the real binaries, at the smallest size; and real kills."""
 
 import json
-import os
-import pathlib
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,82 +15,7 @@ from elo_tf.features import FeatureExtractor
 from elo_tf.search.journal import read_journal
 from elo_tf.training import encoder_files
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 CANDIDATES = 8
-TINY = """
-ClipSpec.frames = 4
-ClipSpec.next_frames = 2
-ClipSpec.fps = 4.0
-ClipSpec.size = 16
-ClipSpec.mel_per_frame = 4
-ClipSpec.mel_bins = 16
-Records.heldout_percent = 40
-video_encoder.depth = 10
-video_encoder.width = 0.0625
-audio_encoder.filters = (64, 8, 8, 8)
-audio_encoder.blocks = (1, 1, 1, 1)
-search.generations = 2
-CMAES.population = 4
-Proxy.steps = 3
-Proxy.batch_size = 4
-Proxy.statistics_steps = 2
-ZipfFitness.k = 3
-pretrain.steps = 12
-pretrain.batch_size = 4
-pretrain.log_every = 2
-pretrain.checkpoint_every = 4
-pretrain.heldout_steps = 1
-pretrain.statistics_steps = 2
-evaluate.seeds = (0, 1)
-evaluate.batch_size = 8
-"""
-
-
-class Workshop:
-    """A folder of records, and the binaries run on it."""
-
-    def __init__(self, root: pathlib.Path):
-        self.root = root
-        (root / "tiny.gin").write_text(TINY)
-
-    def command(self, binary: str, run_dir: str, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", f"elo_tf.bin.{binary}", f"--gin_file={self.root}/tiny.gin",
-                f"--run_dir={self.root / run_dir}", *arguments]
-
-    def run(self, command: list[str]) -> subprocess.CompletedProcess:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
-                              check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert "Traceback" not in done.stderr
-        return done
-
-    def kill_when(self, command: list[str], reached) -> None:
-        """Starts a program and sends SIGKILL as soon as `reached()`."""
-        with open(self.root / "killed.txt", "w") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
-            deadline = time.monotonic() + 200
-            while not reached():
-                assert process.poll() is None, (self.root / "killed.txt").read_text()[-3000:]
-                assert time.monotonic() < deadline, "the run never came so far"
-                time.sleep(0.01)
-            os.kill(process.pid, signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    """Videos made and converted by the tools."""
-    place = Workshop(tmp_path_factory.mktemp("workshop"))
-    videos, records = place.root / "videos", place.root / "records"
-    place.run([sys.executable, "-m", "tools.make_videos", f"--output={videos}",
-               "--clips=unlabelled:24,train:12,test:12", "--seconds=2", "--size=48", "--fps=8",
-               "--classes=3", "--workers=2"])
-    for split in ("unlabelled", "train", "test"):
-        source = videos / (split if split == "unlabelled" else f"{split}.csv")
-        place.run([sys.executable, "-m", "tools.convert_videos", f"--input={source}",
-                   f"--output={records}", f"--split={split}", "--fps=8", "--min_side=32",
-                   "--workers=0"])
-    return place
 
 
 @pytest.fixture(scope="module")
@@ -192,39 +112,6 @@ def test_the_final_training_needs_only_the_best_loss(pretrained, searched):
     assert re.search(r"trained 12 steps in \d+ s, of which [\d.]+% waiting for data", done.stderr)
     journal = read_journal(searched[0] / "journal.jsonl")
     assert all(0 <= x.seconds["wait"] <= x.seconds["train"] for x in journal.candidates)
-
-
-def test_a_killed_training_ends_with_the_same_network(workshop):
-    # A few losses: what is compiled three times should be small.
-    (workshop.root / "few.gin").write_text(
-        "pretrain.loss_weights = {'rgb/shuffle': 1.0, 'audio/reconstruct': 0.5,\n"
-        "                         'distill/audio/block1': 0.2}\n")
-
-    def command(run_dir):
-        return workshop.command("pretrain", run_dir, f"--data={workshop.root}/records",
-                                f"--gin_file={workshop.root}/few.gin")
-
-    workshop.run(command("whole"))
-    whole, run_dir = workshop.root / "whole", workshop.root / "killed"
-    log = run_dir / "losses.jsonl"
-    workshop.kill_when(command("killed"), lambda: log.exists() and '"step": 6' in log.read_text())
-    assert not (run_dir / "encoder" / "rgb.keras").exists()
-    with open(log, "a") as file:
-        file.write('{"step": 8, "tot')
-    done = workshop.run(command("killed"))
-    assert "resuming from" in done.stderr
-    for name in ("heldout.json", "encoder/clip.json"):
-        assert (run_dir / name).read_text() == (whole / name).read_text(), name
-    mine, other = ([json.loads(line) for line in (x / "losses.jsonl").read_text().splitlines()]
-                   for x in (run_dir, whole))
-    for entry in (*mine, *other):
-        assert "heldout" in entry or entry.pop("measured")["clips_per_second"] > 0
-    assert mine == other
-    for name in (encoder_files.TRAINED, encoder_files.UNTRAINED):
-        mine, other = (encoder_files.load_encoder(x / "encoder", name).get_weights()
-                       for x in (run_dir, whole))
-        for a, b in zip(mine, other, strict=True):
-            assert np.array_equal(a, b)
 
 
 def test_evaluation_scores_both_networks(evaluated):
