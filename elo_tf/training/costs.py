@@ -3,7 +3,8 @@
     FLOPs        of convolutions and matrix products, two a multiply-add, padding counted as work;
                  elementwise work, normalisation, pooling and Fourier transforms are left out
     activations  bytes that the forward pass keeps for the backward one
-    peak         bytes alive at once when operations run in the order in which they were traced
+    peak         bytes alive at once when operations run in the order in which they were traced, a
+                 lower bound: kernels need space of their own, and may run in another order
     bytes moved  inputs read and outputs written by each operation, as if none were fused
 
 Operations that nothing needs are left out, as TensorFlow prunes them. Called functions are counted
