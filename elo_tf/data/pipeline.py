@@ -82,12 +82,15 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
     elements = numbered.map(lambda index, element: (*element, index))
     clips = _decoded(stream, elements, sample, spec, modalities)
     if not stream.skips:
-        return clips.batch(rows, drop_remainder=True).prefetch(2)
-    batches = clips.skip(before).batch(batch_size, drop_remainder=True)
-    if workers > 1:
-        batches = batches.map(lambda batch: {
-            name: x[worker * rows:(worker + 1) * rows] for name, x in batch.items()})
-    return batches.prefetch(2)
+        batches = clips.batch(rows, drop_remainder=True)
+    else:
+        batches = clips.skip(before).batch(batch_size, drop_remainder=True)
+        if workers > 1:
+            batches = batches.map(lambda batch: {
+                name: x[worker * rows:(worker + 1) * rows] for name, x in batch.items()})
+    # Where a stream might end, several workers ask each other before every step.
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return batches.apply(endless).prefetch(2)
 
 
 def testing_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, *,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import gin
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.util import deprecation
 
 from elo_tf import cli, model_garden
 from elo_tf.errors import UserError
@@ -31,7 +32,8 @@ def make_strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
         _split_cpu(logical_cpus, gpus, len(hosts))
     make = model_garden.distribution().get_distribution_strategy
     if len(hosts) > 1:
-        strategy = make("multi_worker_mirrored")
+        with deprecation.silence():  # Model Garden asks for it by its former name.
+            strategy = make("multi_worker_mirrored")
     elif logical_cpus > 1:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(logical_cpus)])
     else:

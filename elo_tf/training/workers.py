@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 from elo_tf import cli, model_garden
-from elo_tf.errors import UserError
+from elo_tf.errors import Stopped, UserError
 
 LOST_EXIT_CODE = 75
 """What a worker ends with where another was lost: the sysexits' "temporary failure, try again"."""
@@ -162,7 +162,8 @@ def watch(strategy: tf.distribute.Strategy) -> "Watch":
 
     Use it in a `with` statement around all that follows: an exception that leaves the statement
     ends the other workers too, with the exception named and, if it is a UserError, with its exit
-    code. Leaving by SystemExit, or by `stop`, is a normal end.
+    code. Leaving by Stopped, which all workers do at the same step, or by SystemExit or `stop`, is
+    a normal end.
 
     Raises:
       UserError: if the chief cannot be reached.
@@ -274,7 +275,7 @@ class Watch:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None or isinstance(error, SystemExit) or not self._links:
+        if error is None or isinstance(error, (Stopped, SystemExit)) or not self._links:
             self.stop()
             return
         if isinstance(error, _CAUSED_BY_OTHERS):

@@ -193,6 +193,9 @@ def test_the_workers_rows_together_are_the_global_batch(folder, on_corrupt, star
             assert {part[name].shape for part in parts} == {(2, *x.shape[1:])}
             np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), x)
     assert whole[0]["index"].tolist() == list(range(6 * start_step, 6 * start_step + 6))
+    endless = training_clips(records, "unlabelled", SPEC, share=(1, 2), **options)
+    assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert endless.element_spec["rgb"].shape[0] == endless.element_spec["key"].shape[0] == 3
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused(folder):

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from elo_tf.bin import supervisor
 from elo_tf.errors import UserError
 from elo_tf.models.normalization import batch_norm
 from elo_tf.tasks.contrastive import unit
@@ -84,7 +85,15 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
-def program(mode):
+def started_before(folder, index):
+    """Whether this worker was; from now on it was."""
+    mark = pathlib.Path(folder) / f"worker{index}"
+    before = mark.exists()
+    mark.touch()
+    return before
+
+
+def program(mode, folder=None):
     if mode == "silent":  # a connection, whose other end says nothing
         workers.SILENCE = 1.0
         here, other = socket.socketpair()
@@ -103,10 +112,20 @@ def program(mode):
         from tensorflow.python.distribute import collective_all_reduce_strategy as module
         module.CollectiveAllReduceExtended._initialize_local_devices = lambda self, _, place: (
             tuple(f"{place}/device:CPU:{i}" for i in range(2)), "CPU")
+    if mode == "supervised" and "CHILD" not in os.environ:
+        os.environ["CHILD"] = "yes"
+        # One host starts again seconds later than the other.
+        delay = (4.0, 0.5)[workers.cluster()[1]]
+        sys.exit(supervisor.supervise(supervisor.own_command(), 1, first_delay=delay))
     strategy = devices.make_strategy()
     own, _ = share = workers.share(strategy)
     with workers.watch(strategy):
-        if mode in ("train", "two_replicas_each"):
+        if mode == "supervised" and not started_before(folder, own):
+            workers.barrier(strategy)
+            if own == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(100)
+        if mode in ("train", "two_replicas_each", "supervised"):
             say(share=share, chief=workers.is_chief(strategy),
                 replicas=strategy.num_replicas_in_sync,
                 any=[workers.any_worker(strategy, flag) for flag in (False, own == 1, True)],
@@ -133,7 +152,7 @@ def environment(**more):
 class Cluster:
     """Processes of this file, one for each worker."""
 
-    def __init__(self, mode, count=2):
+    def __init__(self, mode, count=2, folder=""):
         servers = [socket.create_server(("localhost", 0)) for _ in range(count)]
         self.hosts = [f"localhost:{x.getsockname()[1]}" for x in servers]
         for server in servers:
@@ -142,16 +161,24 @@ class Cluster:
         for index in range(count):
             config = {"cluster": {"worker": self.hosts}, "task": {"type": "worker", "index": index}}
             self.processes.append(subprocess.Popen(
-                [sys.executable, __file__, mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True, env=environment(TF_CONFIG=json.dumps(config))))
+                [sys.executable, __file__, mode, str(folder)], stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, env=environment(TF_CONFIG=json.dumps(config))))
+        # Where they wait for each other forever, the test is to fail.
+        self._timer = threading.Timer(150, self._kill)
+        self._timer.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
+        self._timer.cancel()
+        self._kill()
+        for process in self.processes:
+            process.communicate()
+
+    def _kill(self):
         for process in self.processes:
             process.kill()
-            process.wait()
 
     def read(self):
         """A line of every worker."""
@@ -232,6 +259,17 @@ def test_where_a_worker_is_killed_all_end_and_name_it(mode, count, victim):
             assert code == workers.LOST_EXIT_CODE, text
             assert (f"error: worker {victim} ({cluster.hosts[victim]}) is lost: its process has "
                     f"ended; worker {index} ends too\n") in text
+
+
+def test_supervisors_start_all_workers_again(tmp_path, one):
+    with Cluster("supervised", folder=tmp_path) as cluster:
+        said = cluster.read()
+        ended, _ = cluster.end()
+    for worker in said:
+        assert_same(one, worker)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "the run ended with exit code 75; starting it again in 4 s (1 of" in ended[0][1]
+    assert "the run was ended by SIGKILL; starting it again in 0.5 s (1 of" in ended[1][1]
 
 
 def test_an_error_of_the_user_on_one_worker_is_that_of_all():
@@ -409,4 +447,4 @@ def test_a_batch_is_split_evenly_or_refused(rows, two_replicas):
 
 
 if __name__ == "__main__":
-    program(sys.argv[1])
+    program(*sys.argv[1:])
