@@ -43,7 +43,7 @@ def define_flags() -> None:
     """Adds --worker_hosts, --task_index and --watch_port to a binary."""
     flags.DEFINE_list(
         "worker_hosts", [], "host:port of every worker, the same list on each; the first is the "
-        "chief, whose run_dir is kept. TF_CONFIG says the same.")
+        "chief, which writes to --run_dir. TF_CONFIG says the same.")
     flags.DEFINE_integer(
         "task_index", None, "Which of --worker_hosts this is, from 0.", lower_bound=0)
     flags.DEFINE_integer(
@@ -160,10 +160,10 @@ def watch(strategy: tf.distribute.Strategy) -> "Watch":
 
     All workers must call it at the same step. On one host it does nothing.
 
-    Use it in a `with` statement around all that follows: an exception that leaves the statement
-    ends the other workers too, with the exception named and, if it is a UserError, with its exit
-    code. Leaving by Stopped, which all workers do at the same step, or by SystemExit or `stop`, is
-    a normal end.
+    Use it in a `with` statement around all that follows. An exception that leaves the statement
+    ends the other workers too, with the exception named and, if it is one after which nobody should
+    start again, with its exit code. Leaving by Stopped, which all workers do at the same step, or
+    by SystemExit or `stop`, is a normal end.
 
     Raises:
       UserError: if the chief cannot be reached.
@@ -284,6 +284,8 @@ class Watch:
         code, reason = LOST_EXIT_CODE, f"{kind.__name__}: {error}"
         if isinstance(error, UserError):
             code, reason = cli.USER_ERROR_EXIT_CODE, error.message
+        elif isinstance(error, FloatingPointError):  # Starting again would come to the same.
+            code = cli.USER_ERROR_EXIT_CODE
         elif isinstance(error, KeyboardInterrupt):
             code, reason = _INTERRUPTED_EXIT_CODE, "it was interrupted"
         self._tell(_end_line(code, f"{self._name(self._own)} has failed: {reason}"))
@@ -333,11 +335,13 @@ class Watch:
             if self._stopped.is_set():
                 return
             self._tell(_end_line(code, sentence), but=index)
+            # Others are to read of it before they lose the chief; and where all fail alike, each
+            # ends by its own error.
+            if self._stopped.wait(2 * BEAT):
+                return
             logging.flush()
             sys.stdout.flush()
             print(f"error: {sentence}; worker {self._own} ends too", file=sys.stderr, flush=True)
-            if self._own == 0:
-                time.sleep(BEAT)  # Others are to read of it before they lose the chief.
             # The main thread may be inside a collective, which nothing else ends.
             os._exit(code)
 

@@ -1,5 +1,6 @@
 """Training on several hosts, as several processes on loopback: this file is their program too."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -94,13 +95,23 @@ def started_before(folder, index):
 
 
 def program(mode, folder=None):
-    if mode == "silent":  # a connection, whose other end says nothing
-        workers.SILENCE = 1.0
-        here, other = socket.socketpair()
+    if mode == "links":
+        workers.BEAT, workers.SILENCE = 0.2, 1.5
+        names = ["a:1", "b:2"]
+        pair = socket.socketpair()
+        for link in pair:
+            link.settimeout(workers.SILENCE)
+        both = [workers.Watch({1 - i: pair[i]}, i, names) for i in range(2)]
+        time.sleep(2 * workers.SILENCE)  # signs of life keep them
+        for watch in both:
+            with contextlib.suppress(UserError), watch:
+                raise UserError("the same on all")
+        time.sleep(1.0)
+        say(alive=True)
+        here, _other = socket.socketpair()  # whose other end says nothing
         here.settimeout(workers.SILENCE)
-        with workers.Watch({1: here}, 0, ["a:1", "b:2"]):
+        with workers.Watch({1: here}, 0, names):
             time.sleep(100)
-            other.close()
     if mode == "logical_cpus":
         say(**train(devices.make_strategy(logical_cpus=2), (0, 1)))
         return
@@ -282,11 +293,12 @@ def test_an_error_of_the_user_on_one_worker_is_that_of_all():
     assert seconds < 50
 
 
-def test_a_worker_without_a_sign_of_life_counts_as_lost():
-    done = run("silent")
+def test_silence_is_a_loss_and_the_same_error_on_all_is_none():
+    done = run("links")
+    assert done.stdout == '{"alive": true}\n', done.stderr
     assert done.returncode == workers.LOST_EXIT_CODE
     assert done.stderr.endswith(
-        "error: worker 1 (b:2) is lost: no sign of life for 1 s; worker 0 ends too\n")
+        "error: worker 1 (b:2) is lost: no sign of life for 2 s; worker 0 ends too\n")
 
 
 def test_strangers_are_no_workers():
