@@ -121,7 +121,8 @@ def across_replicas(tensor: tf.Tensor) -> tf.Tensor:
         return tensor
     if tensor.dtype == tf.bool:
         return context.all_gather(tf.cast(tensor, tf.float32), axis=0) > 0.5
-    return _dense_gradient(context.all_gather(tensor, axis=0))
+    # Not the tensor itself: one that comes with the batch has no place among the devices.
+    return _dense_gradient(context.all_gather(tf.identity(tensor), axis=0))
 
 
 @tf.custom_gradient
