@@ -9,7 +9,7 @@ import gin
 import tensorflow as tf
 from absl import logging
 
-from elo_tf import files
+from elo_tf import files, provenance
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import reading, require_clips, training_clips
 from elo_tf.data.record_set import MixedRecords, Records
@@ -118,7 +118,8 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
             model.after_step = averages.update
         chief = workers.is_chief(strategy)
         checkpoints = Checkpoints(parts, folder / CHECKPOINTS, keep_last=keep_last,
-                                  keep_best=keep_best, writes=chief, config=gin.config_str())
+                                  keep_best=keep_best, writes=chief,
+                                  config=provenance.config_hash(gin.config_str()))
         # What is measured and kept is the average, where there is one.
         kept = averages.swapped if averages is not None else contextlib.nullcontext
 
