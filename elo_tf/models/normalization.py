@@ -74,8 +74,18 @@ def frozen_averages() -> Iterator[None]:
 class BatchNorm(tf.keras.layers.BatchNormalization):
     """Keras's layer; with several replicas, its statistics are of all their counted examples.
 
-    It has Keras's variables and configuration: encoders are saved with the plain layer.
+    It has Keras's variables and configuration: encoders are saved with the plain layer. On CPUs
+    it takes videos to oneDNN's kernel (four times as fast as TensorFlow's own), which is for four
+    dimensions only.
     """
+
+    def build(self, input_shape):
+        """Makes the variables."""
+        super().build(input_shape)
+        self._flattens = (self.fused and self._data_format == "NDHWC"
+                          and not tf.config.list_physical_devices("GPU"))
+        if self._flattens:
+            self._data_format = "NHWC"
 
     def call(self, inputs, training=None, mask=None):
         """Normalises [B, ..., C]."""
@@ -83,6 +93,15 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
         if counted is not None and self.synchronized:
             mask = tf.reshape(counted, [-1] + [1] * (inputs.shape.rank - 2))
         return super().call(inputs, training=training, mask=mask)
+
+    @tf.autograph.experimental.do_not_convert
+    def _fused_batch_norm(self, inputs, mask, training):
+        if not self._flattens:
+            return super()._fused_batch_norm(inputs, mask, training)
+        flat = tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]])
+        flat = super()._fused_batch_norm(flat, mask, training)
+        known = None not in inputs.shape[1:]
+        return tf.reshape(flat, [-1, *inputs.shape[1:]] if known else tf.shape(inputs))
 
     # Keras moves its averages by the first of these, the fused kernel's by the second.
     def _assign_moving_average(self, variable, value, momentum, inputs_size):
@@ -92,3 +111,24 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
     def _assign_new_value(self, variable, value):
         if not getattr(_state, "frozen", False):
             super()._assign_new_value(variable, value)
+
+    def _sync_calculate_mean_and_var(self, x, reduction_axes, keep_dims, mask=None):
+        # Keras's own reduces three times over the devices, each time in the precision of x, and
+        # counts the elements one by one.
+        y = tf.cast(x, tf.float32)
+        count = tf.cast(tf.size(x) / x.shape[-1], tf.float32)
+        if mask is not None:
+            weights = tf.cast(mask, tf.float32)[..., tf.newaxis]
+            count *= tf.reduce_mean(weights)
+            y *= weights
+        sums = [tf.reduce_sum(values, reduction_axes) for values in (y, tf.square(y))]
+        context = tf.distribute.get_replica_context()
+        total, squares, count = tf.split(
+            context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([*sums, [count]], 0)),
+            [x.shape[-1], x.shape[-1], 1])
+        mean = total / count
+        variance = squares / count - tf.square(mean)
+        if keep_dims:
+            shape = [1] * (x.shape.rank - 1) + [x.shape[-1]]
+            mean, variance = tf.reshape(mean, shape), tf.reshape(variance, shape)
+        return mean, variance

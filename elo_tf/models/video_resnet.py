@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from elo_tf import errors
 from elo_tf.models import normalization
+from elo_tf.models.convolution import FactorisedConv3D
 
 layers = tf.keras.layers
 
@@ -51,7 +52,7 @@ def scaled_width(channels: int, width: float) -> int:
 
 
 def _conv(x, filters, kernel, strides, name):
-    return layers.Conv3D(
+    return FactorisedConv3D(
         filters,
         kernel,
         strides,
@@ -100,8 +101,8 @@ def video_encoder(
 ) -> tf.keras.Model:
     """Builds a (2+1)D ResNet for clips of any length and size.
 
-    With one replica it consists of Keras's own layers only, and it is always saved as such
-    (`training.encoder_files`), so that a saved encoder loads without this package.
+    It is saved with Keras's own layers in place of ours (`training.encoder_files`), so that a saved
+    encoder loads without this package.
     Space and time are halved at the start of stages 2, 3 and 4, space also in the stem.
 
     Args:

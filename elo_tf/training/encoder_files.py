@@ -15,6 +15,7 @@ import tensorflow as tf
 from elo_tf import files, provenance
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.errors import UserError
+from elo_tf.models.convolution import FactorisedConv3D
 from elo_tf.views.clip_views import RGB_MEAN, RGB_SCALE
 
 TRAINED = "rgb.keras"
@@ -37,7 +38,7 @@ def save_encoder(encoder: tf.keras.Model, folder: pathlib.Path, name: str = TRAI
     weights = encoder.get_weights()
     if not writes:
         return
-    plain = tf.keras.models.clone_model(encoder, clone_function=_unsynchronised)
+    plain = tf.keras.models.clone_model(encoder, clone_function=_as_in_keras)
     plain.set_weights(weights)
     with files.atomic_path(folder / name) as path:
         plain.save(path)
@@ -56,11 +57,14 @@ def _forget_the_date(path: pathlib.Path) -> None:
             rewritten.writestr(zipfile.ZipInfo(name), content)
 
 
-def _unsynchronised(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-    config = layer.get_config() | {"dtype": "float32"}
+def _as_in_keras(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    """A copy of the layer, of Keras's own class and for one device."""
+    config = layer.get_config()
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         config["synchronized"] = False
         return tf.keras.layers.BatchNormalization.from_config(config)
+    if isinstance(layer, FactorisedConv3D):
+        return tf.keras.layers.Conv3D.from_config(config)
     return layer.__class__.from_config(config)
 
 
