@@ -103,6 +103,11 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
         known = None not in inputs.shape[1:]
         return tf.reshape(flat, [-1, *inputs.shape[1:]] if known else tf.shape(inputs))
 
+    def _support_zero_size_input(self):
+        # Encoders never see an empty batch. Under a strategy Keras would put each layer of a batch
+        # of unknown size into a condition, which takes long to trace.
+        return False
+
     # Keras moves its averages by the first of these, the fused kernel's by the second.
     def _assign_moving_average(self, variable, value, momentum, inputs_size):
         if not getattr(_state, "frozen", False):
