@@ -58,8 +58,8 @@ def _forget_the_date(path: pathlib.Path) -> None:
 
 
 def _as_in_keras(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
-    """A copy of the layer, of Keras's own class and for one device."""
-    config = layer.get_config()
+    """A float32 copy of the layer, of Keras's own class and for one device."""
+    config = layer.get_config() | {"dtype": "float32"}
     if isinstance(layer, tf.keras.layers.BatchNormalization):
         config["synchronized"] = False
         return tf.keras.layers.BatchNormalization.from_config(config)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from elo_tf.errors import UserError
 from elo_tf.models.video_resnet import video_encoder
+from elo_tf.pretraining import precision_policy
 from elo_tf.training import encoder_files
 
 
@@ -40,6 +41,26 @@ def test_what_is_saved_needs_one_device(encoder, tmp_path):
               if isinstance(x, tf.keras.layers.BatchNormalization)]
     assert layers and not any(getattr(layer, "synchronized", False) for layer in layers)
     assert {type(layer) for layer in layers} == {tf.keras.layers.BatchNormalization}
+
+
+def test_what_was_trained_in_half_precision_is_saved_in_whole(tmp_path):
+    with precision_policy("mixed_bfloat16"):
+        network = video_encoder(3, depth=10, width=0.0625, name="rgb")
+    clips = np.random.default_rng(1).normal(size=(2, 4, 16, 16, 3)).astype("f")
+    encoder_files.save_encoder(network, tmp_path)
+    loaded = encoder_files.load_encoder(tmp_path)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    half, whole = (x(clips, training=False)["embedding"].numpy() for x in (network, loaded))
+    assert (half != whole).any()
+    np.testing.assert_allclose(half, whole, atol=0.02 * np.abs(whole).max())
+
+
+def test_the_same_weights_are_saved_as_the_same_bytes(encoder, tmp_path):
+    files = []
+    for name in ("a.keras", "b.keras"):
+        encoder_files.save_encoder(encoder, tmp_path, name)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
 
 
 def test_the_clip_comes_back(tiny_clip, tmp_path):
