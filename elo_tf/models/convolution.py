@@ -124,12 +124,9 @@ def _product_over_neighbourhoods(
     Returns:
         [rows * columns * C, D].
     """
-    height, width = x.shape[2:4]
-    margins = [[(n - 1) // 2, n // 2] for n in space]
-    padded = tf.pad(x, [[0, 0], [0, 0], *margins, [0, 0]])
-    unfolded = [padded[:, :, i:i + height, j:j + width]
-                for i in range(space[0]) for j in range(space[1])]
-    return _product(tf.concat(unfolded, -1), upstream)
+    unfolded = tf.image.extract_patches(
+        tf.reshape(x, [-1, *x.shape[2:]]), [1, *space, 1], [1] * 4, [1] * 4, "SAME")
+    return _product(unfolded, upstream)
 
 
 def _gradient_2d(
