@@ -5,7 +5,7 @@ figure, `width` CSS pixels wide, in the stand-in colours of `elo_tf.reporting.sv
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,13 @@ def fitness_curve(candidates: Sequence[Candidate], *, width: int = 680) -> Figur
         axes.set(xlabel="generation", ylabel="KL(p‖q), lower is better")
         axes.margins(x=0.03, y=0.12)
         axes.grid(axis="y")
-        _legend_above(figure)
+        legend_above(figure)
     return figure
 
 
-def _legend_above(figure: Figure) -> None:
-    figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5, columnspacing=1.4,
+def legend_above(figure: Figure, *, columns: int = 3) -> None:
+    """One legend for the whole figure, over it; use in `svg.style`."""
+    figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.4,
                   borderaxespad=0)
 
 
@@ -114,30 +115,56 @@ def weight_panels(names: Sequence[str], generations: Sequence[Generation], *,
       generations: of the journal, at least one.
       width: of one panel in CSS pixels.
     """
-    rounds = [x.generation for x in generations]
-    panels = {}
+    means = {name: [x.mean.get(name, math.nan) for x in generations] for name in names}
     with svg.style():
-        for family, members in families(names).items():
-            figure, axes = svg.new_figure(width, 168)
-            ends = {}
-            for modality, name in members.items():
-                values = [x.mean.get(name, math.nan) for x in generations]
-                axes.plot(rounds, values, color=color(modality), linewidth=1.8, label=modality,
-                          marker="o" if len(rounds) < 12 else "", markersize=3.5,
-                          clip_on=False)
-                ends[modality] = values[-1]
-            for modality, height in _spread(ends, least=0.13).items():
-                axes.annotate(f"{modality} {ends[modality]:.2f}", (1, height), xytext=(7, 0),
-                              xycoords=("axes fraction", "data"), textcoords="offset points",
-                              va="center", color=color(modality), size=10)
-            axes.set(title=family, ylim=(0, 1), yticks=(0, 0.5, 1),
-                     yticklabels=("0", "½", "1"))
-            axes.set_xlim(rounds[0], max(rounds[-1], rounds[0] + 1))
-            axes.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
-            axes.grid(axis="y")
-            axes.spines["left"].set_visible(False)
-            panels[family] = figure
+        panels = family_panels([x.generation for x in generations], means,
+                               label="{:.2f}".format, width=width)
+        for figure in panels.values():
+            figure.axes[0].set(yticks=(0, 0.5, 1), yticklabels=("0", "½", "1"))
     return panels
+
+
+def family_panels(places: Sequence[float], values: Mapping[str, Sequence[float]], *,
+                  label: Callable[[float], str], limits: tuple[float, float] = (0.0, 1.0),
+                  log: bool = False, width: int = 220) -> dict[str, Figure]:
+    """One small figure for each family of losses, all on the same axes; use in `svg.style`.
+
+    Args:
+      places: generations or steps, at least one.
+      values: by name of the loss, for each of the places.
+      label: of the last value, written beside the line.
+      limits: of the vertical axis.
+      log: whether that axis is logarithmic; lower values, and 0, then lie on its lower limit.
+      width: of one panel in CSS pixels.
+    """
+    panels = {}
+    for family, members in families(list(values)).items():
+        figure, axes = svg.new_figure(width, 168)
+        axes.set(title=family, yscale="log" if log else "linear", ylim=limits)
+        axes.set_xlim(places[0], max(places[-1], places[0] + 1))
+        ends = {}
+        for modality, name in members.items():
+            drawn = np.maximum(values[name], limits[0]) if log else values[name]
+            axes.plot(places, drawn, color=color(modality), linewidth=1.8, label=modality,
+                      marker="o" if len(places) < 12 else "", markersize=3.5, clip_on=False)
+            ends[modality] = values[name][-1]
+        heights = {key: _height(x, limits, log) for key, x in ends.items()}
+        for modality, height in _spread(heights, least=0.13).items():
+            axes.annotate(f"{modality} {label(ends[modality])}", (1, height), xytext=(7, 0),
+                          xycoords="axes fraction", textcoords="offset points",
+                          va="center", color=color(modality), size=10)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        panels[family] = figure
+    return panels
+
+
+def _height(value: float, limits: tuple[float, float], log: bool) -> float:
+    """Where a value lies between the limits of an axis, from 0 to 1."""
+    scaled = np.array([value, *limits], float).clip(*limits)
+    value, low, high = np.log10(scaled) if log else scaled
+    return float((value - low) / (high - low))
 
 
 def _spread(heights: Mapping[str, float], *, least: float) -> dict[str, float]:
@@ -252,7 +279,7 @@ def heldout_losses(heldout: Mapping[str, Mapping[str, float]], *, width: int = 6
             axes.set_xlim(left=min(0.0, np.nanmin(values, initial=0.0)))
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
-        _legend_above(figure)
+        legend_above(figure)
     return figure
 
 
@@ -292,5 +319,5 @@ def accuracy_bars(evaluation: Mapping[str, Any], *, width: int = 680) -> Figure:
         axes.set_yticks(range(len(protocols)), map(protocol_name, protocols), color=color("ink"))
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        _legend_above(figure)
+        legend_above(figure)
     return figure

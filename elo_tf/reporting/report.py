@@ -12,7 +12,7 @@ from typing import Any
 import gin
 
 from elo_tf import files, provenance
-from elo_tf.reporting import figures, page
+from elo_tf.reporting import figures, page, training_section
 from elo_tf.reporting import samples as samples_lib
 from elo_tf.reporting.page import Markup
 from elo_tf.reporting.results import Results, read_results
@@ -34,7 +34,8 @@ def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | 
     Args:
       run_dir: where the report goes.
       search_dir: run folder of the search, with `journal.jsonl`; the search may be unfinished.
-      pretrain_dir: run folder of the final training, with `heldout.json`.
+      pretrain_dir: run folder of the final training, with `heldout.json` and `losses.jsonl`; the
+        training may be unfinished.
       evaluation_dir: run folder of the evaluation, with `evaluation.json`.
       export_dir: folder of the exported versions.
       samples: clips to show.
@@ -53,8 +54,8 @@ def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | 
         export_dir=export_dir, zipf_exponent=zipf_exponent)
     text = page.document(
         title, _header(title, results), _evaluation(results.evaluation), _search(results),
-        _loss(results), _training(results.heldout), _samples(samples), _time(results.journal),
-        _footer(results))
+        _loss(results), training_section.training(results.heldout, results.log),
+        _samples(samples), _time(results.journal), _footer(results))
     path = pathlib.Path(run_dir) / "report.html"
     files.write_atomic(path, text)
     return str(path)
@@ -81,13 +82,16 @@ def _header(title: str, results: Results) -> Markup:
     if results.evaluation:
         items.append(_accuracy_tile(results.evaluation))
     if results.heldout:
-        fell, others = _fallen(results.heldout)
+        fell, others = training_section.fallen(results.heldout)
         total = len(fell) + len(others)
         if total:
             said = "every one" if not others else f"all but {', '.join(others)}"
             items.append(("Losses that fell", f"{len(fell)} of {total}",
                           f"{said}, on clips the training has not seen; of the losses with a "
                           f"weight above {figures.NOTABLE:g}"))
+    elif results.log:
+        items.append(("Steps trained", page.number(results.log[-1]["step"], ",d"),
+                      "of the final training, which has not ended"))
     summary = page.tiles(items) if items else page.note("No results were found.")
     return Markup(
         f"<header><h1>{page.escape(title)}</h1>"
@@ -108,17 +112,6 @@ def _accuracy_tile(evaluation: Mapping[str, Any]) -> tuple[str, Markup, Markup]:
     if untrained:
         meaning += [", untrained network ", page.percent(untrained["mean"])]
     return "Accuracy", page.percent(row["mean"]), Markup("".join(meaning))
-
-
-def _fallen(heldout: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[str]]:
-    """Names of the notable losses that fell on unseen clips, and of those that did not."""
-    fell, others = [], []
-    for name, weight in heldout["weights"].items():
-        if weight > figures.NOTABLE:
-            before, after = heldout["before"].get(name), heldout["after"].get(name)
-            lower = before is not None and after is not None and after < before
-            (fell if lower else others).append(name)
-    return fell, others
 
 
 def _evaluation(evaluation: Mapping[str, Any] | None) -> Markup:
@@ -230,29 +223,6 @@ def _loss(results: Results) -> Markup:
             f"All {len(weights)} weights and losses",
             page.table(("loss", "weight", "best candidate, unseen clips",
                         "final network, before", "after"), rows)))
-
-
-def _training(heldout: Mapping[str, Mapping[str, float]] | None) -> Markup:
-    """Whether the final training lowered what it was asked to lower."""
-    title = "The final training"
-    if not heldout:
-        return page.section(title, page.note("No final training that has ended was found."))
-    fell, others = _fallen(heldout)
-    if not fell and not others:
-        verdict = f"No loss has a weight above {figures.NOTABLE:g}."
-    elif not others:
-        verdict = (f"Every loss with a weight above {figures.NOTABLE:g} fell on clips that the "
-                   "training has not seen.")
-    else:
-        verdict = (f"{len(fell)} of {len(fell) + len(others)} losses with a weight above "
-                   f"{figures.NOTABLE:g} fell on clips that the training has not seen; these did "
-                   f"not: {', '.join(others)}.")
-    return page.section(
-        title, page.paragraph(verdict),
-        page.chart("heldout", functools.partial(figures.heldout_losses, heldout),
-                   caption="Losses on unseen clips before and after the training, by weight (the "
-                           f"number beside the name); faint where it is {figures.NOTABLE:g} or "
-                           "less."))
 
 
 def _samples(samples: Sequence[Sample]) -> Markup:

@@ -10,15 +10,18 @@ from typing import Any
 from elo_tf.errors import UserError
 from elo_tf.search.journal import Journal, read_journal
 
+_STEP_KEYS = ("step", "total", "learning_rate", "losses", "share", "gradient_norms", "measured")
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The results of a search and what followed it; None for what was not found.
+    """The results of a search and what followed it; None for what was not found, or nothing.
 
     Attributes:
       journal: of the search.
       zipf_exponent: s of the fitness's Zipf law.
       heldout: losses on unseen clips before and after the final training: `heldout.json`.
+      log: of the final training, which need not have ended: the entries of `losses.jsonl`.
       clip: what the final encoder takes, and its provenance: `encoder/clip.json`.
       evaluation: `evaluation.json`.
       export: the newest exported version's folder.
@@ -28,6 +31,7 @@ class Results:
     journal: Journal | None = None
     zipf_exponent: float = 1.0
     heldout: dict[str, Any] | None = None
+    log: tuple[dict[str, Any], ...] = ()
     clip: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     export: str | None = None
@@ -63,6 +67,7 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
         zipf_exponent=1.0 if zipf_exponent is None else zipf_exponent,
         # Without it the training has not ended.
         heldout=heldout if heldout and "after" in heldout else None,
+        log=_read_log(pretrain_dir),
         clip=_read(pretrain_dir, "encoder/clip.json", ()),
         evaluation=_read(evaluation_dir, "evaluation.json", ("chance", "rows")),
         export=None if version is None else str(version),
@@ -84,6 +89,27 @@ def _read(folder: str | os.PathLike | None, name: str,
         raise UserError(f"{path} has no {', '.join(missing)}: make it again with this version of "
                         "the program, or leave its folder out of the report")
     return value
+
+
+def _read_log(folder: str | os.PathLike | None) -> tuple[dict[str, Any], ...]:
+    """The whole lines of `losses.jsonl`; a line that a kill left, or is being written, is not."""
+    if folder is None or not (path := pathlib.Path(folder) / "losses.jsonl").is_file():
+        return ()
+    content = path.read_bytes()
+    entries = []
+    for number, line in enumerate(content[:content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError("not an object")
+            needed = ("step", "heldout_total") if "heldout_total" in entry else _STEP_KEYS
+            if missing := [key for key in needed if key not in entry]:
+                raise ValueError(f"no {', '.join(missing)}")
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is damaged ({error}): delete that line, or "
+                            "leave the folder out of the report") from error
+        entries.append(entry)
+    return tuple(entries)
 
 
 def _exponent(search_dir: pathlib.Path) -> float | None:

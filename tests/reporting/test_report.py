@@ -269,6 +269,53 @@ def test_an_unfinished_training_is_left_out(tmp_path):
         assert "No final training that has ended" in Reader(file.read()).text
 
 
+def write_log(folder):
+    """A log of three steps, one of unseen clips, and a line that is being written."""
+    draw = np.random.Generator(np.random.PCG64(6))
+    log = [{"step": step, "total": 20.0 - step / 100, "learning_rate": 0.001,
+            "losses": by_name(draw.random(len(NAMES))), "weighted": {},
+            "share": by_name(draw.dirichlet(np.ones(len(NAMES)))), "gradient_norm": 1.5,
+            "gradient_norms": by_name(draw.random(len(NAMES))),
+            "measured": {"clips_per_second": speed, "data_wait": wait, "memory_gb": memory}}
+           for step, speed, wait, memory in (
+               (500, 2.5, 0.5, 3.25), (1000, 12.25, 0.0125, 3.5), (1500, 12.75, 0.0, 3.5))]
+    log.append({"step": 1500, "heldout": {}, "heldout_total": 17.125})
+    (folder / "losses.jsonl").write_text(
+        "".join(json.dumps(x) + "\n" for x in log) + '{"step": 2000, "tot')
+    return log
+
+
+def test_the_course_of_a_training_that_has_not_ended(tmp_path):
+    log = write_log(tmp_path)
+    (tmp_path / "heldout.json").write_text(json.dumps(
+        {"weights": {"rgb/predict": 0.9}, "before": {"rgb/predict": 1.0}}))
+    with open(report.write_report(tmp_path, pretrain_dir=tmp_path), encoding="utf-8") as file:
+        reader = Reader(file.read())
+    assert "Steps trained1,500of the final training, which has not ended" in reader.text
+    assert "It has not ended: the log reaches step 1,500." in reader.text
+    assert ("12.2 clips a second and waited for data for 1.2% of the time (medians of the log), "
+            "with at most 3.5 GB of memory") in reader.text
+    assert "best: 17.125, step 1,500" in reader.text
+    last = log[2]
+    assert {12.25, 0.0125, 3.5, *log[0]["losses"].values(), *last["losses"].values(),
+            *last["share"].values(), *last["gradient_norms"].values()} <= set(reader.numbers)
+    # The total twice, for wide pages and for phones, and two panels for each family of tasks.
+    assert reader.tags.count("svg") == 2 + 2 * 11
+    assert len(reader.ids) == len(set(reader.ids))
+
+
+def test_the_course_of_a_training_that_has_ended(tmp_path):
+    _, folders = make_results(tmp_path)
+    write_log(folders["pretrain_dir"])
+    path = report.write_report(tmp_path, pretrain_dir=folders["pretrain_dir"])
+    with open(path, encoding="utf-8") as file:
+        text = Reader(file.read()).text
+    assert "not ended" not in text
+    section = text[text.index("The final training"):]
+    assert "Every loss with a weight above 0.1 fell" in section
+    assert "How hard each task pulls" in section
+
+
 def test_an_unfinished_search_of_failures_is_reported(tmp_path):
     _, folders = make_results(tmp_path)
     path = folders["search_dir"] / "journal.jsonl"
