@@ -30,8 +30,10 @@ def main(argv: list[str]) -> None:
     del argv
     run_dir = configuration.start()
     samples = []
-    if DATA.value and PRETRAIN.value and SAMPLES.value:
-        clip = encoder_files.load_clip(pathlib.Path(PRETRAIN.value) / final.ENCODER)
+    encoder = pathlib.Path(PRETRAIN.value or "") / final.ENCODER
+    # An unfinished training has no clip.json yet.
+    if DATA.value and SAMPLES.value and (encoder / encoder_files.CLIP).exists():
+        clip = encoder_files.load_clip(encoder)
         samples = record_samples.read_samples(
             Records(directory=DATA.value), SPLIT.value, clip, SAMPLES.value)
     path = report.write_report(

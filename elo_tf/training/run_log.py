@@ -29,6 +29,7 @@ from tensorboard.plugins.text import summary_v2 as text_summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from elo_tf import files
+from elo_tf.errors import UserError
 from elo_tf.training.data_wait import Waited
 
 LOSSES = "losses.jsonl"
@@ -48,6 +49,9 @@ class RunLog:
           start: step of the checkpoint that the run goes on from.
           config: text of the configuration, shown in TensorBoard.
           writes: False on a worker whose log is not kept.
+
+        Raises:
+          UserError: naming a line that cannot be read.
         """
         self._path = folder / LOSSES
         self._weights = dict(weights)
@@ -57,7 +61,8 @@ class RunLog:
         lines = (self._path.read_text(encoding="utf-8").splitlines(True)
                  if self._path.exists() else [])
         # What a kill left of a half-written line does not end.
-        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= start]
+        kept = [line for number, line in enumerate(lines, start=1)
+                if line.endswith("\n") and self._step(number, line) <= start]
         files.write_atomic(self._path, "".join(kept))
         self._board = _TensorBoard(folder / TENSORBOARD, start, config)
 
@@ -97,6 +102,14 @@ class RunLog:
     def write_heldout(self, step: int, losses: Mapping[str, float], total: float) -> None:
         """Logs losses on unseen clips."""
         self._append({"step": step, "heldout": dict(losses), "heldout_total": total})
+
+    def _step(self, number: int, line: str) -> int:
+        """The step of a line of the log."""
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path}, line {number} is damaged ({error}); delete the line, "
+                            "and start the same command again") from error
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._board is None:

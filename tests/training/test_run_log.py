@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from elo_tf.errors import UserError
 from elo_tf.training.data_wait import Waited
 from elo_tf.training.run_log import LOSSES, TENSORBOARD, RunLog, peak_memory
 
@@ -88,6 +89,14 @@ def test_the_log_is_kept_up_to_the_checkpoint(tmp_path):
     assert started == [1, 5]
     RunLog(tmp_path, WEIGHTS)
     assert path.read_text() == ""
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    write(RunLog(tmp_path, WEIGHTS), 2, 4)
+    path = tmp_path / LOSSES
+    path.write_text(path.read_text().replace('{"step": 4', '{"ste'))
+    with pytest.raises(UserError, match="losses.jsonl, line 2 is damaged .*delete the line"):
+        RunLog(tmp_path, WEIGHTS, start=4)
 
 
 def test_a_worker_whose_log_is_not_kept_writes_none(tmp_path):
