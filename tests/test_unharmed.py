@@ -109,6 +109,7 @@ def test_a_diverged_run_names_the_loss_and_keeps_the_last_good_checkpoint(worksh
     assert steps_of(workshop.root / "diverged") == [0]
 
 
+@pytest.mark.soak
 def test_a_run_can_start_from_a_part_of_another(workshop, command, whole):
     """For fine-tuning: the encoder is the other's, the rest is new."""
     done = workshop.run(command(

@@ -77,7 +77,8 @@ class Contrast(Task):
             tf.square(anchor[:, tf.newaxis] - partner[tf.newaxis]), axis=-1)  # [B, n]
         distance = tf.sqrt(squared + EPSILON)
         same = tf.one_hot(own_rows(local), tf.shape(partner)[0])  # [B, n]
-        pairs = contrastive_loss(same, distance, self._margin)
+        # As Python: its own graph forgets the size of the batch once it was called with another.
+        pairs = contrastive_loss.python_function(same, distance, self._margin)
         negatives = (1.0 - same) * tf.cast(partner_mask, tf.float32)[tf.newaxis]
         loss = (tf.reduce_sum(same * pairs, axis=1)
                 + tf.math.divide_no_nan(tf.reduce_sum(negatives * pairs, axis=1),
