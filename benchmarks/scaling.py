@@ -29,7 +29,6 @@ from elo_tf.bin import configuration
 from elo_tf.training.costs import batch_signature
 from elo_tf.training.devices import distribute
 
-ROUNDS = flags.DEFINE_integer("rounds", 3, "How often one and two are timed.", lower_bound=1)
 STEPS = flags.DEFINE_integer("steps", 10, "Steps of each timing.", lower_bound=1)
 CORE = flags.DEFINE_integer("core", -1, "This is a process, pinned to this core.")
 
@@ -79,7 +78,7 @@ def main(argv):
         work()
         return
     rates = {1: [], 2: []}
-    for _ in cli.progress(range(ROUNDS.value), desc="rounds", unit="round"):
+    for _ in cli.progress(range(elo_step.ROUNDS.value), desc="rounds", unit="round"):
         for processes, found in rates.items():
             found.append(run(processes))
     one, two = (statistics.median(rates[n]) for n in (1, 2))
