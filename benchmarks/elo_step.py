@@ -3,7 +3,8 @@
     python -m benchmarks.elo_step --batch=2                      # defaults.gin, 40 losses
     python -m benchmarks.elo_step --batch=2 --data=records       # and the wait for data
     python -m benchmarks.elo_step --gin_file=demo.gin --batch=16 --profile
-    python -m benchmarks.elo_step --gin_file=papers/elo_cvpr2020/final.gin --batch=1 --rounds=1
+    python -m benchmarks.elo_step --gin_file=papers/elo_cvpr2020/final.gin --batch=1 \\
+        --rounds=1 --warm_up=0                                   # one step; compiling is timed too
 
 In every round, one after the other: products of square matrices, whose rate is the limit; the step
 of all losses on a batch of noise in which no modality is missing; and the forward and backward pass
@@ -42,6 +43,7 @@ from elo_tf.views.clip_views import ClipViews
 
 BATCH = flags.DEFINE_integer("batch", 2, "Clips in a batch.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often everything is timed.", lower_bound=1)
+WARM_UP = flags.DEFINE_integer("warm_up", 2, "Calls before the first round.", lower_bound=0)
 WEIGHT = flags.DEFINE_float("weight", 0.5, "Of every loss.")
 DATA = flags.DEFINE_string("data", None, "Folder of records: measures the wait for data too.")
 DATA_STEPS = flags.DEFINE_integer("data_steps", 10, "Steps on records.", lower_bound=1)
@@ -163,8 +165,8 @@ def main(argv):
     calls = {"all losses": (costs.flops, lambda: step(iterator)),
              "RGB alone": (rgb_costs.flops, lambda: rgb(batch["rgb"]))}
     for _, call in calls.values():
-        timed(call)
-        timed(call)
+        for _ in range(WARM_UP.value):
+            timed(call)
     rates, times = [], {name: [] for name in calls}
     for _ in cli.progress(range(ROUNDS.value), desc="rounds", unit="round"):
         rates.append(machine.matmul_rate(tf.bfloat16 if half else tf.float32))
