@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.python.util import deprecation
 
-from elo_tf import cli, model_garden
+from elo_tf import model_garden
 from elo_tf.errors import UserError
 from elo_tf.training import workers
 
@@ -120,32 +120,3 @@ def _split(dataset: tf.data.Dataset, parts: int) -> tf.data.Dataset:
             for name, x in batch.items()})
 
     return dataset.flat_map(tf.autograph.experimental.do_not_convert(cut)).prefetch(parts)
-
-
-class StepProgress(tf.keras.callbacks.Callback):
-    """A progress bar over steps that never waits for the device."""
-
-    def __init__(self, total: int, desc: str, initial: int = 0):
-        """Opens the bar.
-
-        Args:
-          total: steps.
-          desc: what is trained.
-          initial: steps already done.
-        """
-        super().__init__()
-        self._supports_tf_logs = True  # logs are not fetched for this callback
-        self._bar = cli.progress(total=total, desc=desc, unit="step")
-        self._bar.update(initial)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """One step more."""
-        self._bar.update()
-
-    def show(self, note: str):
-        """Adds a note behind the bar."""
-        self._bar.set_postfix_str(note, refresh=False)
-
-    def close(self):
-        """Ends the bar's line."""
-        self._bar.close()
