@@ -92,7 +92,8 @@ def count_costs(function: tf.types.experimental.ConcreteFunction) -> Costs:
 def trace_step(model: tf.keras.Model, signature: Mapping[str, tf.TensorSpec]
                ) -> tf.types.experimental.ConcreteFunction:
     """Traces a compiled model's train step for a batch of `batch_signature`; it is not run."""
-    step = tf.function(model.train_step, autograph=False)
+    step = tf.function(lambda batch: model.distribute_strategy.run(model.train_step, (batch,)),
+                       autograph=False)
     with all_present():
         return step.get_concrete_function(dict(signature))
 
