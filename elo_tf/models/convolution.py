@@ -35,7 +35,9 @@ class FactorisedConv3D(tf.keras.layers.Conv3D):
                 to_inputs = tf.raw_ops.Conv3DBackpropInputV2(
                     input_sizes=sizes, filter=kernel, out_backprop=upstream, strides=strides,
                     padding="SAME")
-                return to_inputs, tf.reshape(gradient(x, upstream), kernel.shape)
+                # What is made of x alone would else be made, and kept, in the forward pass.
+                with tf.control_dependencies([upstream]):
+                    return to_inputs, tf.reshape(gradient(x, upstream), kernel.shape)
 
             return tf.nn.conv3d(x, kernel, strides, "SAME"), gradients
 
