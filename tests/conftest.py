@@ -164,6 +164,13 @@ class Workshop:
         return [sys.executable, "-m", f"elo_tf.bin.{binary}", f"--gin_file={self.root}/tiny.gin",
                 f"--run_dir={self.root / run_dir}", *arguments]
 
+    def pretrain(self, name: str, settings: str):
+        """A function of a run directory and arguments: the command of a training so configured."""
+        (self.root / f"{name}.gin").write_text(settings)
+        return lambda run_dir, *arguments: self.command(
+            "pretrain", run_dir, f"--data={self.root}/records",
+            f"--gin_file={self.root}/{name}.gin", *arguments)
+
     def run(self, command: list[str]) -> subprocess.CompletedProcess:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
                               check=False)

@@ -33,13 +33,7 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def command(workshop):
-    (workshop.root / "hosts.gin").write_text(FEW)
-
-    def make(run_dir, *arguments):
-        return workshop.command("pretrain", run_dir, f"--data={workshop.root}/records",
-                                f"--gin_file={workshop.root}/hosts.gin", *arguments)
-
-    return make
+    return workshop.pretrain("hosts", FEW)
 
 
 def children_of(process):

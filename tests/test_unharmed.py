@@ -23,13 +23,7 @@ ARTEFACTS = ("heldout.json", f"encoder/{encoder_files.TRAINED}",
 
 @pytest.fixture(scope="module")
 def command(workshop):
-    (workshop.root / "few.gin").write_text(FEW)
-
-    def make(run_dir, *arguments):
-        return workshop.command("pretrain", run_dir, f"--data={workshop.root}/records",
-                                f"--gin_file={workshop.root}/few.gin", *arguments)
-
-    return make
+    return workshop.pretrain("few", FEW)
 
 
 @pytest.fixture(scope="module")

@@ -96,8 +96,8 @@ def distribute(strategy: tf.distribute.Strategy,
     if hosts == 1 and not (replicas == 1 and on_cpu):
         return strategy.experimental_distribute_dataset(dataset)
     if on_cpu:
-        # Autotuning, whose thread sleeps for up to a minute, would hold up the end of every `fit`
-        # until it wakes.
+        # Autotuning, whose thread sleeps for up to a minute, would hold up the end of every
+        # training until it wakes.
         plain = tf.data.Options()
         plain.autotune.enabled = False
         dataset = dataset.with_options(plain)
