@@ -1,12 +1,21 @@
 """The journal of a search: JSON lines that survive being killed at any moment.
 
-One object a line, in this order: `search` (the header), then for each generation its `candidate`
-lines by index and a `generation` line, at last `end`. Each line is written by one call and reaches
-the disk before the search goes on. A line counts once its newline is there: what a kill left of a
-half-written one is cut off when the journal is opened again, and ignored by readers. Floats are
-written by Python's repr, which gives back the same float64.
+    search       the first line: names of the losses, strategy, seeds, sizes, configuration, commit
+    control      the untrained network
+    forecast     what the search will cost
+    asked        the strategy proposed so many candidates
+    started      a worker began one
+    candidate    what became of it; in the order in which they end, some of them again (`repeat`)
+    generation   the strategy was told of all of them
+    end          why the search ended, and with which candidate
+
+Each line is written by one call and reaches the disk before the search goes on. A line counts once
+its newline is there: what a kill left of a half-written one is cut off when the journal is opened
+again, and ignored by readers. Weights and losses are lists in the order of the header's names;
+floats are written by Python's repr, which gives back the same float64.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import fcntl
@@ -14,90 +23,18 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from elo_tf.errors import UserError
+from elo_tf.search.candidate import Candidate, Control, Generation, check
 
-VERSION = 1
-OK = "ok"
-FAILED = "failed: "
+VERSION = 2
 
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _finite(value: Any) -> bool:
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value))
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One weight vector and what became of it.
-
-    Attributes:
-      generation: from 0.
-      index: place in its generation, from 0.
-      weights: the vector by name, as asked (before any dead zone).
-      fitness: finite, lower is better; the search's failed_fitness where the status is not ok.
-      status: "ok" or "failed: <reason>".
-      losses: raw held-out losses by name; None for one that is not finite.
-      histogram: each cluster's share, largest first.
-      spread: of the features; None where unknown.
-      effective_rank: of the features; None where unknown.
-      seconds: wall time by part: total, train, features, cluster; and wait, the part of train for
-        which the devices waited for data.
-      worker: "host:pid" of the process that evaluated it.
-    """
-
-    generation: int
-    index: int
-    weights: Mapping[str, float]
-    fitness: float
-    status: str = OK
-    losses: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-    histogram: tuple[float, ...] = ()
-    spread: float | None = None
-    effective_rank: float | None = None
-    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    worker: str = ""
-
-    def __post_init__(self):
-        _check(isinstance(self.weights, Mapping) and all(map(_finite, self.weights.values())),
-               "weights must be finite numbers by name")
-        _check(_finite(self.fitness), f"fitness is {self.fitness!r}; it must be a finite number")
-        _check(self.status == OK or self.status.startswith(FAILED),
-               f"status is {self.status!r}; it must be 'ok' or start with 'failed: '")
-
-    @property
-    def ok(self) -> bool:
-        """Whether the candidate has a fitness of its own."""
-        return self.status == OK
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """A generation that the strategy was told of.
-
-    Attributes:
-      generation: from 0.
-      best: least fitness of its candidates.
-      mean: the strategy's mean after it, by name.
-      sigma: the strategy's step size after it.
-    """
-
-    generation: int
-    best: float
-    mean: Mapping[str, float]
-    sigma: float
-
-    def __post_init__(self):
-        _check(_finite(self.best) and _finite(self.sigma), "best and sigma must be finite numbers")
+# Six digits are enough for what is only looked at.
+_ROUNDED = ("losses", "histogram", "seconds", "spread", "effective_rank")
 
 
 @dataclasses.dataclass
@@ -107,22 +44,47 @@ class Journal:
     Attributes:
       header: the `search` line: version, names, strategy, seed, population, generations and
         whatever else the search was given.
-      candidates: in order.
-      generations: in order; the last one's candidates may lack their generation.
+      controls: the untrained network, by repeat.
+      forecast: what the search was expected to cost.
+      candidates: by generation and index; those of the last generation may not be whole.
+      repeats: the same evaluated again with other seeds, in the order in which they ended.
+      started: what was begun: generation, index, repeat, attempt and worker of each.
+      generations: in order.
       end: {"reason", "best"} of a finished search, else None.
       size: bytes of whole lines.
     """
 
     header: dict[str, Any] = dataclasses.field(default_factory=dict)
+    controls: dict[int, Control] = dataclasses.field(default_factory=dict)
+    forecast: dict[str, Any] | None = None
     candidates: list[Candidate] = dataclasses.field(default_factory=list)
+    repeats: list[Candidate] = dataclasses.field(default_factory=list)
+    started: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     generations: list[Generation] = dataclasses.field(default_factory=list)
     end: dict[str, Any] | None = None
     size: int = 0
+    _asked: dict[int, int] = dataclasses.field(default_factory=dict)
+    _seen: dict[tuple[int, int, int], Candidate] = dataclasses.field(default_factory=dict)
 
     @property
     def best(self) -> Candidate | None:
-        """The candidate of least fitness that did not fail, the first of equals."""
+        """The candidate that the search chose; before its end, that of least fitness so far."""
+        if self.end is not None:
+            return self.find(self.end["best"]["generation"], self.end["best"]["index"])
         return min((c for c in self.candidates if c.ok), key=lambda c: c.fitness, default=None)
+
+    def find(self, generation: int, index: int, repeat: int = 0) -> Candidate | None:
+        """The candidate of this place, if it has ended."""
+        return self._seen.get((generation, index, repeat))
+
+    def repeats_of(self, candidate: Candidate) -> list[Candidate]:
+        """The same weights with other seeds, by seed."""
+        return sorted((x for x in self.repeats if x.place == candidate.place),
+                      key=lambda x: x.repeat)
+
+    def asked(self, generation: int) -> int | None:
+        """How many candidates the strategy proposed in a generation."""
+        return self._asked.get(generation)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Takes in the next record.
@@ -132,43 +94,87 @@ class Journal:
         """
         fields = dict(record)
         kind = fields.pop("type", None)
-        _check(self.end is None, f"a {kind!r} record after the end")
-        _check(bool(self.header) != (kind == "search"), "the first record, and no other, must be "
-               f"'search'; this one is {kind!r}")
-        generation, index = divmod(len(self.candidates), self.header.get("population", 1))
+        check(self.end is None, f"a {kind!r} record after the end")
+        check(bool(self.header) != (kind == "search"), "the first record, and no other, must be "
+              f"'search'; this one is {kind!r}")
+        adders: dict[Any, Callable[[dict[str, Any]], None]] = {
+            "search": self._add_header, "control": self._add_control,
+            "forecast": self._add_forecast, "asked": self._add_asked,
+            "started": self.started.append, "candidate": self._add_candidate,
+            "generation": self._add_generation, "end": self._add_end}
+        check(kind in adders, f"unknown type {kind!r}")
         try:
-            if kind == "search":
-                _check(fields["version"] == VERSION,
-                       f"version {fields['version']!r}, this program writes {VERSION}")
-                _check(isinstance(fields["population"], int) and fields["population"] > 0
-                       and isinstance(fields["names"], list),
-                       "names must be a list and population a positive integer")
-                self.header = fields
-            elif kind == "candidate":
-                fields["histogram"] = tuple(fields.get("histogram", ()))
-                candidate = Candidate(**fields)
-                _check((candidate.generation, candidate.index) == (generation, index)
-                       and len(self.generations) == generation,
-                       f"candidate {candidate.index} of generation {candidate.generation} is out "
-                       "of order")
-                _check(list(candidate.weights) == self.header["names"],
-                       "the weights' names are not the header's")
-                self.candidates.append(candidate)
-            elif kind == "generation":
-                record_ = Generation(**fields)
-                _check(index == 0 and record_.generation == len(self.generations) == generation - 1,
-                       f"generation {record_.generation} is out of order")
-                self.generations.append(record_)
-            elif kind == "end":
-                _check(isinstance(fields["reason"], str) and isinstance(fields["best"], dict),
-                       "reason must be a text and best an object")
-                self.end = fields
-            else:
-                raise ValueError(f"unknown type {kind!r}")
+            adders[kind](fields)
         except KeyError as error:
             raise ValueError(f"the {kind} record has no {error}") from error
         except TypeError as error:
             raise ValueError(f"the {kind} record is malformed: {error}") from error
+
+    def _add_header(self, fields: dict[str, Any]) -> None:
+        check(fields["version"] == VERSION,
+              f"version {fields['version']!r}, this program writes {VERSION}")
+        check(isinstance(fields["names"], list), "names must be a list")
+        self.header = fields
+
+    def _add_control(self, fields: dict[str, Any]) -> None:
+        control = Control(**fields | {"histogram": tuple(fields.get("histogram", ()))})
+        check(control.repeat not in self.controls, f"a second control of repeat {control.repeat}")
+        self.controls[control.repeat] = control
+
+    def _add_forecast(self, fields: dict[str, Any]) -> None:
+        self.forecast = fields
+
+    def _add_asked(self, fields: dict[str, Any]) -> None:
+        generation, size = fields["generation"], fields["size"]
+        check(generation == len(self.generations) and generation not in self._asked,
+              f"generation {generation} is out of order")
+        check(isinstance(size, int) and size > 0, f"size is {size!r}; it must be positive")
+        self._asked[generation] = size
+
+    def _add_candidate(self, fields: dict[str, Any]) -> None:
+        names = self.header["names"]
+        for key in ("weights", "losses"):
+            values = fields.get(key) or [None] * len(names)
+            check(isinstance(values, list) and len(values) == len(names),
+                  f"{key} must be a list of {len(names)} numbers")
+            fields[key] = dict(zip(names, values, strict=True))
+        trained = fields.pop("trained", None)
+        if trained is not None:  # losses that are not finite are null, like those left out
+            fields["losses"] = {n: v for n, v in fields["losses"].items() if n in set(trained)}
+        else:
+            fields["losses"] = {n: v for n, v in fields["losses"].items() if v is not None}
+        fields["histogram"] = tuple(fields.get("histogram", ()))
+        candidate = Candidate(**fields)
+        key = (*candidate.place, candidate.repeat)
+        check(key not in self._seen, f"a second candidate {candidate.index} of generation "
+              f"{candidate.generation} with repeat {candidate.repeat}")
+        if candidate.repeat:
+            check((*candidate.place, 0) in self._seen, f"candidate {candidate.index} of "
+                  f"generation {candidate.generation} is repeated before its first evaluation")
+            self.repeats.append(candidate)
+        else:
+            size = self._asked.get(candidate.generation, 0)
+            check(candidate.generation == len(self.generations) and 0 <= candidate.index < size,
+                  f"candidate {candidate.index} of generation {candidate.generation} is out of "
+                  "order")
+            bisect.insort(self.candidates, candidate, key=lambda x: x.place)
+        self._seen[key] = candidate
+
+    def _add_generation(self, fields: dict[str, Any]) -> None:
+        generation = Generation(**fields | {"axes": tuple(
+            (length, direction) for length, direction in fields.get("axes", ()))})
+        number = generation.generation
+        check(number == len(self.generations) and number in self._asked and all(
+            self.find(number, index) for index in range(self._asked[number])),
+            f"generation {number} is out of order")
+        self.generations.append(generation)
+
+    def _add_end(self, fields: dict[str, Any]) -> None:
+        check(isinstance(fields["reason"], str) and isinstance(fields["best"], dict),
+              "reason must be a text and best an object")
+        check(self.find(fields["best"]["generation"], fields["best"]["index"]) is not None,
+              "the best candidate is not in the journal")
+        self.end = fields
 
 
 def read_journal(path: str | os.PathLike) -> Journal:
@@ -192,7 +198,7 @@ def read_journal(path: str | os.PathLike) -> Journal:
     for number, line in enumerate(content[:journal.size].splitlines(), start=1):
         try:
             record = json.loads(line)
-            _check(isinstance(record, dict), "not an object")
+            check(isinstance(record, dict), "not an object")
             journal.add(record)
         except ValueError as error:
             raise UserError(
@@ -202,19 +208,39 @@ def read_journal(path: str | os.PathLike) -> Journal:
     return journal
 
 
-def _strict(value: Any) -> Any:
+def candidate_record(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as its line holds it, without the type."""
+    fields = dict(vars(candidate))
+    names = list(candidate.weights)
+    fields["weights"] = list(candidate.weights.values())
+    if any(loss is None or not math.isfinite(loss) for loss in candidate.losses.values()):
+        fields["trained"] = list(candidate.losses)
+    fields["losses"] = ([candidate.losses.get(name) for name in names] if candidate.losses
+                        else [])
+    return fields
+
+
+def _plain(value: Any) -> Any:
     """`value` as JSON holds it: NumPy becomes Python, what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(k): _strict(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
-        return _strict(value.tolist())
+        return _plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_strict(v) for v in value]
+        return [_plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 class JournalWriter:
@@ -236,17 +262,21 @@ class JournalWriter:
 
         Raises:
           ValueError: the record may not come next.
-          OSError: the disk is full or gone.
+          OSError: the disk is full or gone; what was written of the record is cut off later.
         """
-        line = json.dumps({"type": kind, **_strict(fields)}, allow_nan=False)
+        plain = _plain(fields)
+        plain |= {name: _rounded(plain[name]) for name in _ROUNDED if name in plain}
+        line = json.dumps({"type": kind, **plain}, allow_nan=False, separators=(",", ":"))
+        data = line.encode() + b"\n"
         # What is checked is what a reader will see.
         self.journal.add(json.loads(line))
-        data = line.encode() + b"\n"
-        written = os.write(self._descriptor, data)
-        if written != len(data):
-            raise OSError(f"{self.path}: only {written} of {len(data)} bytes of a record could be "
-                          "written; is the disk full?")
-        os.fsync(self._descriptor)
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):  # The disk is about full: the next call says so.
+                written += os.write(self._descriptor, data[written:])
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.journal.size += len(data)
 
 
