@@ -1,1 +1,1 @@
-"""The fitness of a loss: how closely the clusters of its features follow Zipf's law."""
+"""The fitness of a loss: its features' clusters against Zipf's law, or against labels."""

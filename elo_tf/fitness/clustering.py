@@ -51,8 +51,8 @@ def kmeans(features: np.ndarray, k: int, *, seed: int = 0, n_init: int = 4,
     if not 1 <= k <= len(features):
         raise UserError(
             f"cannot make {k} clusters of {len(features)} clips: give at least as many clips as "
-            "clusters, or ask for fewer clusters (ZipfFitness.k in the search, KMeansProtocol.k "
-            "in the evaluation)")
+            "clusters, or ask for fewer clusters (ZipfFitness.k or WeakFitness.k in the search, "
+            "KMeansProtocol.k in the evaluation)")
     with threadpoolctl.threadpool_limits(limits=1):
         model = cluster.KMeans(
             k, n_init=n_init, max_iter=max_iter, random_state=seed, algorithm="lloyd")

@@ -6,6 +6,7 @@ import time
 
 import gin
 import numpy as np
+from scipy.spatial import distance
 
 from elo_tf.fitness import clustering, guards, zipf
 from elo_tf.fitness.normalisation import Normalisation, normalise
@@ -22,6 +23,9 @@ class FitnessReport:
       effective_rank: number of directions that the features use.
       status: "ok" or "failed: <reason>".
       seconds: wall time of guards, clustering and divergence.
+      nearest: int64 [k, n], for each cluster in the order of `histogram` its clips (rows of the
+        features) nearest to its centre, the nearest first; -1 where a cluster has fewer than n
+        clips; [0, n] where failed.
     """
 
     fitness: float
@@ -30,6 +34,28 @@ class FitnessReport:
     effective_rank: float
     status: str
     seconds: float
+    nearest: np.ndarray
+
+
+def nearest_clips(points: np.ndarray, clusters: clustering.Clustering, count: int) -> np.ndarray:
+    """The clips of each cluster that are nearest to its centre.
+
+    Args:
+      points: [N, D] that were clustered.
+      clusters: of them.
+      count: clips wanted of each cluster.
+
+    Returns:
+      int64 [k, count] rows of `points`, in the order of the centroids, the nearest first, of
+      equally near ones the first; -1 where a cluster has fewer clips.
+    """
+    found = np.full((len(clusters.centroids), count), -1, np.int64)
+    for row, (cluster, centroid) in zip(found, enumerate(clusters.centroids), strict=True):
+        members = np.flatnonzero(clusters.assignments == cluster)
+        far = distance.cdist(points[members], centroid[None], "sqeuclidean")[:, 0]
+        members = members[np.argsort(far, kind="stable")[:count]]
+        row[:len(members)] = members
+    return found
 
 
 @gin.register
@@ -48,7 +74,8 @@ class ZipfFitness:
     """
 
     def __init__(self, k: int = 12, s: float = 1.0, two_sigma_squared: float = 1.0,
-                 normalisation: Normalisation = "standardise_l2", seed: int = 0):
+                 normalisation: Normalisation = "standardise_l2", seed: int = 0,
+                 nearest: int = 6):
         """Sets what is compared with Zipf's law.
 
         Args:
@@ -57,12 +84,14 @@ class ZipfFitness:
           two_sigma_squared: 2 sigma^2 of the clusters, in squared units of normalised features.
           normalisation: "none", "l2", "standardise" or "standardise_l2": see `normalise`.
           seed: of k-means.
+          nearest: clips of each cluster to report, those nearest to its centre.
         """
         self.k = k
         self.s = s
         self.two_sigma_squared = two_sigma_squared
         self.normalisation = normalisation
         self.seed = seed
+        self.nearest = nearest
 
     def __call__(self, features: np.ndarray) -> FitnessReport:
         """Guards, then normalises, clusters and compares with Zipf's law.
@@ -79,12 +108,15 @@ class ZipfFitness:
         start = time.perf_counter()
         verdict = guards.check_features(features)
         fitness, histogram = math.inf, np.empty(0)
+        nearest = np.empty((0, self.nearest), np.int64)
         if verdict.status == "ok":
             points = normalise(features, self.normalisation)
             clusters = clustering.kmeans(points, self.k, seed=self.seed)
             log_mass = zipf.log_cluster_mass(points, clusters.centroids, self.two_sigma_squared)
             fitness = zipf.divergence(log_mass, self.s)
-            histogram = np.sort(np.exp(log_mass))[::-1]
+            largest_first = np.argsort(-log_mass, kind="stable")
+            histogram = np.exp(log_mass)[largest_first]
+            nearest = nearest_clips(points, clusters, self.nearest)[largest_first]
         return FitnessReport(
             fitness, histogram, verdict.spread, verdict.effective_rank, verdict.status,
-            time.perf_counter() - start)
+            time.perf_counter() - start, nearest)
