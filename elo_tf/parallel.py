@@ -11,8 +11,8 @@ import functools
 import multiprocessing.connection
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from elo_tf import parallel_worker
 from elo_tf.parallel_worker import END, ERROR, ITEM, OUT_OF_MEMORY, REPEATED
@@ -43,6 +43,22 @@ class Message(NamedTuple):
     index: int
     item: Any
     last: bool
+
+
+class Begun(NamedTuple):
+    """A worker was given a job.
+
+    Attributes:
+      lane: number of the job's lane.
+      index: of the job in its lane.
+      attempt: 1, 2, ...; more than 1 where a worker of the job died.
+      worker: the number of the process; of one that may be on another machine, "host:number".
+    """
+
+    lane: int
+    index: int
+    attempt: int
+    worker: int | str
 
 
 def stream_jobs(function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterable[Any]],
@@ -81,11 +97,11 @@ def stream_jobs(function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterab
             for index, job in enumerate(jobs):
                 yield from _run_here(function, lane, index, job)
         return
-    pool = _Pool(function, lanes, workers, timeout, memory, ahead_bytes, retries)
-    try:
-        yield from pool.run()
-    finally:
-        pool.stop()
+    with Processes(function, workers, timeout=timeout, memory=memory, ahead_bytes=ahead_bytes,
+                   retries=retries) as processes:
+        for message in processes.stream(lanes):
+            if isinstance(message, Message):
+                yield message
 
 
 def map_jobs(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int, *,
@@ -170,28 +186,107 @@ class _Lane:
             task.bytes = 0
 
 
-class _Pool:
-    """The processes of one call of `stream_jobs`, and which of them does what."""
+class Processes:
+    """Processes that run jobs, and outlive them: `stream` may be called again and again.
 
-    def __init__(self, function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterable[Any]],
-                 workers: int, timeout: float | None, memory: int | None, ahead_bytes: int,
-                 retries: int):
+    They are started as jobs come, are replaced as they die, and end with the `with` statement.
+    """
+
+    def __init__(self, function: Callable[[Any], Iterable[Any]], workers: int, *,
+                 timeout: float | None = None, first_timeout: float | None = None,
+                 memory: int | None = None, ahead_bytes: int = 128 << 20, retries: int = 1,
+                 environments: Sequence[Mapping[str, str]] = ({},)):
+        """Starts nothing yet.
+
+        Args:
+          function: see `stream_jobs`; any object that pickles. Each process keeps its own from job
+            to job.
+          workers: number of processes.
+          timeout: see `stream_jobs`.
+          first_timeout: in place of `timeout` until the first result of a process comes; None for
+            the same, infinity for no limit.
+          memory: see `stream_jobs`.
+          ahead_bytes: see `stream_jobs`.
+          retries: see `stream_jobs`.
+          environments: variables of the first process, the second ..., and from the start again.
+        """
+        self.timeout = timeout
+        self.first_timeout = timeout if first_timeout is None else first_timeout
+        self.ahead_bytes = ahead_bytes
+        self.retries = retries
+        self.size = workers
         self._new_worker = functools.partial(parallel_worker.Worker, function, memory)
+        self._environments = environments
+        self._workers: list[parallel_worker.Worker | None] = [None] * workers
+
+    def stream(self, lanes: Iterable[Iterable[Any]]) -> Iterator[Message | Begun]:
+        """Runs jobs, see `stream_jobs`, and says which process begins each.
+
+        One call is to end, or its iterator to be closed, before the next one.
+        """
+        if self.busy():
+            raise ValueError("the processes are busy with an earlier stream")
+        try:
+            yield from _Stream(self, lanes).run()
+        finally:
+            for worker in self.busy():
+                self.discard(worker)
+
+    def close(self) -> None:
+        """Ends all processes, whatever they do."""
+        for worker in filter(None, self._workers):
+            self.discard(worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def busy(self) -> list[parallel_worker.Worker]:
+        """The processes that are at work."""
+        return [worker for worker in self._workers if worker and worker.task]
+
+    def idle(self, *, fresh: bool) -> parallel_worker.Worker:
+        """A process that lives and has nothing to do. Not all are to be busy.
+
+        Args:
+          fresh: whether a new one is preferred, or one that was used, which is faster.
+        """
+        for place in sorted(range(self.size), key=lambda x: (self._workers[x] is None) != fresh):
+            worker = self._workers[place]
+            if worker and worker.task:
+                continue
+            if worker and not worker.alive:
+                self.discard(worker)
+            if self._workers[place] is None:
+                environment = self._environments[place % len(self._environments)]
+                self._workers[place] = self._new_worker(environment)
+            return self._workers[place]
+        raise ValueError("all processes are at work")
+
+    def discard(self, worker: parallel_worker.Worker) -> None:
+        """Ends a process."""
+        worker.stop()
+        self._workers[self._workers.index(worker)] = None
+
+
+class _Stream:
+    """One call of `Processes.stream`: what is begun, and what came of it that is not out yet."""
+
+    def __init__(self, processes: Processes, lanes: Iterable[Iterable[Any]]):
+        self._processes = processes
         self._lanes = (_Lane(number, jobs) for number, jobs in enumerate(lanes))
         self._open: list[_Lane] = []
         self._no_more_lanes = False
-        self._size = workers
-        self._timeout = timeout
-        self._ahead_bytes = ahead_bytes
-        self._retries = retries
-        self._workers: list[parallel_worker.Worker] = []
+        self._failed: collections.deque[_Task] = collections.deque()
         self._unread: set[parallel_worker.Worker] = set()
 
-    def run(self) -> Iterator[Message]:
+    def run(self) -> Iterator[Message | Begun]:
         """Yields all messages."""
         while True:
-            self._begin_tasks()
-            busy = [worker for worker in self._workers if worker.task]
+            yield from self._begin_tasks()
+            busy = self._processes.busy()
             if not busy:
                 return
             for worker in self._wait(busy):
@@ -199,30 +294,18 @@ class _Pool:
                 for lane in self._open:
                     yield from lane.deliver()
 
-    def stop(self) -> None:
-        """Ends all processes."""
-        for worker in self._workers:
-            worker.stop()
-
-    def _begin_tasks(self) -> None:
+    def _begin_tasks(self) -> Iterator[Begun]:
         """Gives every idle worker a job, as far as there are any that may be begun."""
-        while True:
-            worker = next((worker for worker in self._workers if not worker.task), None)
-            if worker is None and len(self._workers) >= self._size:
-                return
-            task = self._next_task()
-            if task is None:
-                return
-            self._start(task, worker)
-
-    def _start(self, task: _Task, worker: parallel_worker.Worker | None = None) -> None:
-        if worker is None:
-            worker = self._new_worker()
-            self._workers.append(worker)
-        worker.start(task, task.job, task.received)
-        worker.restart_clock(self._timeout)
+        while len(self._processes.busy()) < self._processes.size and (task := self._next_task()):
+            worker = self._processes.idle(fresh=task.attempts > 1)
+            worker.restart_clock(
+                self._processes.timeout if worker.used else self._processes.first_timeout)
+            worker.start(task, task.job, task.received)
+            yield Begun(task.lane.number, task.index, task.attempts, worker.pid)
 
     def _next_task(self) -> _Task | None:
+        if self._failed:
+            return self._failed.popleft()
         self._open = [lane for lane in self._open if lane.tasks or not lane.exhausted]
         for lane in self._open:
             if not lane.tasks and not lane.exhausted and (task := lane.begin()):
@@ -234,11 +317,11 @@ class _Pool:
             elif task := lane.begin():
                 self._open.append(lane)
                 return task
-        if self._bytes_ahead() >= self._ahead_bytes:
+        if self._bytes_ahead() >= self._processes.ahead_bytes:
             return None
         shortest = sorted(self._open, key=lambda lane: len(lane.tasks))
         for lane in shortest:
-            if (len(lane.tasks) < _AHEAD * self._size and not lane.exhausted
+            if (len(lane.tasks) < _AHEAD * self._processes.size and not lane.exhausted
                     and (task := lane.begin())):
                 return task
         return None
@@ -248,7 +331,7 @@ class _Pool:
 
     def _wait(self, busy: list[parallel_worker.Worker]) -> list[parallel_worker.Worker]:
         """Waits for messages; gives the workers that have one, and those whose time is over."""
-        full = self._bytes_ahead() >= self._ahead_bytes
+        full = self._bytes_ahead() >= self._processes.ahead_bytes
         readable = {}
         for worker in busy:
             if full and worker.task is not worker.task.lane.tasks[0]:
@@ -256,7 +339,7 @@ class _Pool:
                 continue
             if worker in self._unread:
                 self._unread.remove(worker)
-                worker.restart_clock(self._timeout)
+                worker.restart_clock(self._processes.timeout)
             readable[worker.results] = worker
         wait = min(worker.deadline for worker in readable.values()) - time.monotonic()
         ready = multiprocessing.connection.wait(
@@ -270,14 +353,14 @@ class _Pool:
         task = worker.task
         if not worker.results.poll():
             self._discard(worker)
-            task.add(WorkerHungError(f"nothing came for {self._timeout:g} s"), last=True)
+            task.add(WorkerHungError(f"nothing came for {worker.timeout:g} s"), last=True)
             return
         message = worker.receive()
         if message is None:
             self._discard(worker)
             self._fail(task, WorkerDiedError(worker.how_it_ended()))
             return
-        worker.restart_clock(self._timeout)
+        worker.restart_clock(self._processes.timeout)
         kind = message[0]
         if kind == REPEATED:
             return
@@ -296,13 +379,12 @@ class _Pool:
             task.add(content, last=True)
 
     def _fail(self, task: _Task, error: Exception) -> None:
-        if task.attempts > self._retries:
+        if task.attempts > self._processes.retries:
             task.add(error, last=True)
         else:
             task.attempts += 1
-            self._start(task)
+            self._failed.append(task)
 
     def _discard(self, worker: parallel_worker.Worker) -> None:
-        worker.stop()
-        self._workers.remove(worker)
         self._unread.discard(worker)
+        self._processes.discard(worker)

@@ -15,8 +15,10 @@ import pickle
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from elo_tf.errors import UserError
 
 ITEM, REPEATED, END, ERROR, OUT_OF_MEMORY = range(5)
 """What a message is: something the job yielded; something it yielded again after a retry, left out;
@@ -35,17 +37,20 @@ class Worker:
       results: the connection to wait on for messages.
       task: what the process is busy with, for the caller's use; None if it is idle.
       used: whether it was ever given a job.
-      deadline: when the job is taken to hang unless it sends something; see `restart_clock`.
+      timeout: seconds within which the job was to send something; see `restart_clock`.
+      deadline: when they are over.
     """
 
-    def __init__(self, function: Callable[[Any], Iterable[Any]], memory: int | None):
+    def __init__(self, function: Callable[[Any], Iterable[Any]], memory: int | None,
+                 environment: Mapping[str, str]):
         context = multiprocessing.get_context("spawn")
         remote_jobs, self._jobs = context.Pipe(duplex=False)
         self.results, remote_results = context.Pipe(duplex=False)
         with contextlib.suppress(OSError):  # The system's limit for all pipes is reached.
             fcntl.fcntl(remote_results, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process = context.Process(
-            target=_serve, args=(function, remote_jobs, remote_results, memory, os.getpid()),
+            target=_serve, args=(pickle.dumps(function), remote_jobs, remote_results, memory,
+                                 dict(environment), os.getpid()),
             daemon=True)
         with _without_interrupts():
             self._process.start()
@@ -53,12 +58,18 @@ class Worker:
         remote_results.close()
         self.task: Any = None
         self.used = False
+        self.timeout: float | None = None
         self.deadline = float("inf")
 
     @property
     def pid(self) -> int:
         """The process's number."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process goes on."""
+        return self._process.is_alive()
 
     def start(self, task: Any, job: Any, skip: int) -> None:
         """Begins a job, whose first `skip` items are known already."""
@@ -69,6 +80,7 @@ class Worker:
 
     def restart_clock(self, timeout: float | None) -> None:
         """Gives the job `timeout` seconds from now to send something."""
+        self.timeout = timeout
         self.deadline = time.monotonic() + timeout if timeout else float("inf")
 
     def receive(self) -> memoryview | None:
@@ -81,7 +93,10 @@ class Worker:
     def how_it_ended(self) -> str:
         """A sentence on a process that is gone."""
         self._process.join()
-        return f"the process ended with exit code {self._process.exitcode}"
+        code = self._process.exitcode
+        killed = code == -signal.SIGKILL
+        return (f"the process ended with exit code {code}"
+                + " (killed; the system does so where memory runs out)" * killed)
 
     def stop(self) -> None:
         """Ends the process, whatever it does."""
@@ -102,14 +117,16 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(function: Callable[[Any], Iterable[Any]], jobs: multiprocessing.connection.Connection,
+def _serve(pickled_function: bytes, jobs: multiprocessing.connection.Connection,
            results: multiprocessing.connection.Connection, memory: int | None,
-           parent: int) -> None:
+           environment: dict[str, str], parent: int) -> None:
     """The loop of a worker process; ends when the parent closes its side, or ends."""
     # A job that hangs would never notice that nobody waits for it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    os.environ.update(environment)  # Libraries that the function imports may read it.
+    function = pickle.loads(pickled_function)
     if memory:
         _limit_memory(memory)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -149,9 +166,25 @@ def _message(kind: int, content: Any = None) -> memoryview:
 
 def _error_message(error: Exception) -> memoryview:
     kind = OUT_OF_MEMORY if isinstance(error, MemoryError) else ERROR
+    return _message(kind, picklable(error))
+
+
+def picklable(error: Exception) -> Exception:
+    """The exception, or what comes closest to it that can be sent to another process.
+
+    gin, through whose calls errors pass, puts each into a class of its own, which pickles only as
+    the class that it stands for.
+    """
     try:
-        message = _message(kind, error)
-        pickle.loads(message[1:])  # Some exceptions pickle but do not come back.
-        return message
+        pickle.loads(pickle.dumps(error))  # Some exceptions pickle but do not come back.
+        return error
     except Exception as trouble:  # Anything can go wrong in a stranger's __reduce__.
-        return _message(kind, RuntimeError(f"{type(error).__name__}: {error} ({trouble})"))
+        reason = trouble
+    if isinstance(error, UserError):
+        return UserError(error.message)
+    for kind in type(error).__mro__[1:]:
+        if kind.__name__ != type(error).__name__:
+            break
+        with contextlib.suppress(Exception):
+            return pickle.loads(pickle.dumps(kind(str(error))))
+    return RuntimeError(f"{type(error).__name__}: {error} ({reason})")

@@ -1,13 +1,16 @@
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
 import time
 
+import gin
 import pytest
 
-from elo_tf import parallel
+from elo_tf import parallel, parallel_worker
+from elo_tf.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -70,6 +73,14 @@ def forever(path):
     pathlib.Path(path).write_text(str(os.getpid()))
     time.sleep(600)
     yield
+
+
+def is_running(process):
+    """Whether the process, a folder of /proc, is there and not a zombie."""
+    try:
+        return "zombie" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def streamed(lanes, workers, **options):
@@ -185,6 +196,92 @@ def test_processes_end_with_their_parent_even_if_they_hang(tmp_path):
     assert child.exists()
     parent.kill()
     parent.wait()
-    while child.exists() and "zombie" not in (child / "status").read_text():
+    while is_running(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class Counter:
+    """Yields (process number, how often it was called, a variable), after its first call a rest."""
+
+    def __init__(self, rest=0.0):
+        self.calls = 0
+        self.rest = rest
+
+    def __call__(self, job):
+        self.calls += 1
+        if self.calls == 1:
+            time.sleep(self.rest)
+        yield os.getpid(), self.calls, os.environ.get("ELO_TF_TEST")
+        if job == "hang":
+            time.sleep(600)
+
+
+def test_processes_outlive_a_stream_and_are_replaced_when_they_die_idle():
+    environments = [{"ELO_TF_TEST": "first"}, {"ELO_TF_TEST": "second"}]
+    with parallel.Processes(Counter(), 2, environments=environments, retries=0) as processes:
+        def run(jobs):
+            events = list(processes.stream([job] for job in jobs))
+            begun = {x.lane: x for x in events if isinstance(x, parallel.Begun)}
+            items = {x.lane: x.item for x in events
+                     if isinstance(x, parallel.Message) and not x.last}
+            ends = [x.item for x in events if isinstance(x, parallel.Message) and x.last]
+            assert ends == [None] * len(jobs)
+            assert {x: y.worker for x, y in begun.items()} == {x: y[0] for x, y in items.items()}
+            assert {x.attempt for x in begun.values()} == {1}
+            return items
+
+        first, second = run([1, 2]).values()
+        assert first[0] != second[0]
+        assert sorted([first[1:], second[1:]]) == [(1, "first"), (1, "second")]
+        again = run([3])
+        assert again == {0: (again[0][0], 2, again[0][2])}
+        assert again[0][0] in (first[0], second[0])
+        # Even without retries: no job was lost with it.
+        for pid in (first[0], second[0]):
+            os.kill(pid, signal.SIGKILL)
+            while is_running(pathlib.Path("/proc") / str(pid)):
+                time.sleep(0.01)
+        third, fourth = run([4, 5]).values()
+        assert not {first[0], second[0]} & {third[0], fourth[0]}
+        assert sorted([third[1:], fourth[1:]]) == [(1, "first"), (1, "second")]
+
+        # A stream that is left early does not haunt the next one.
+        stream = processes.stream([["hang"], [6]])
+        hanging = next(stream).worker
+        with pytest.raises(ValueError, match="busy"):
+            next(processes.stream([[7]]))
+        stream.close()
+        assert not (pathlib.Path("/proc") / str(hanging)).exists()
+        assert [x[1] for x in run([8, 9]).values()] != []
+    for pid in (third[0], fourth[0]):
+        assert not (pathlib.Path("/proc") / str(pid)).exists()
+
+
+def test_a_process_may_take_longer_to_its_first_result():
+    with parallel.Processes(Counter(rest=2.5), 1, timeout=1, retries=0,
+                            first_timeout=float("inf")) as processes:
+        ends = [x.item for x in processes.stream([[1, "hang", 2]])
+                if isinstance(x, parallel.Message) and x.last]
+    assert [type(x) for x in ends] == [type(None), parallel.WorkerHungError, type(None)]
+    assert "1 s" in str(ends[1])
+
+
+def test_errors_that_passed_through_gin_keep_their_class():
+    @gin.configurable
+    def configured(error):
+        raise error
+
+    def sent(error):
+        try:
+            configured(error)
+        except Exception as changed:
+            with pytest.raises(pickle.PicklingError):
+                pickle.dumps(changed)
+            return pickle.loads(pickle.dumps(parallel_worker.picklable(changed)))
+
+    error = sent(UserError("one line"))
+    assert type(error) is UserError and error.message == "one line"
+    error = sent(KeyError("absent"))
+    assert type(error) is KeyError and "absent" in str(error)
+    assert type(sent(OddError(1, 2))) is RuntimeError
