@@ -68,13 +68,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(USER_ERROR_EXIT_CODE)
 
 
-def progress(iterable: Iterable | None = None, *, total: int | None = None,
+def progress(iterable: Iterable | None = None, *, total: int | None = None, initial: int = 0,
              desc: str = "", unit: str = "it") -> tqdm.tqdm:
     """A progress bar on standard error, with rate and time left.
+
+    What was done before, `initial` of `total`, does not count for the rate.
 
     Without a terminal it prints a line every few seconds instead of redrawing one.
     """
     interactive = sys.stderr.isatty()
     return tqdm.tqdm(
-        iterable, total=total, desc=desc, unit=unit, file=sys.stderr, dynamic_ncols=interactive,
+        iterable, total=total, initial=initial, desc=desc, unit=unit, file=sys.stderr, dynamic_ncols=interactive,
         mininterval=0.2 if interactive else 5.0)

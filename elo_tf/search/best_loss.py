@@ -1,37 +1,39 @@
 """best_loss.gin, the product of a search: all that the final training needs of it."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from elo_tf import files
-from elo_tf.search.journal import Candidate
+from elo_tf.search.journal import Journal
 
 BINDING = "pretrain.loss_weights"
 
 
-def render_best_loss(best: Candidate, header: Mapping[str, Any], *, dead_zone: float) -> str:
+def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
     """The text of best_loss.gin.
 
     It holds nothing of when, where or how often the search ran: an interrupted search gives the
     same bytes as an undisturbed one.
 
     Args:
-      best: the candidate.
-      header: of the journal; config and commit are named where it has them.
+      journal: of a search that has ended; config and commit are named where its header has them.
       dead_zone: weights below it count as 0 and are written so; the others as they are, to the
         last digit.
 
     Returns:
       Comments and one gin binding, of the weights by name.
     """
+    header, best, end = journal.header, journal.best, journal.end["best"]
     weights = {n: w if w >= dead_zone else 0.0 for n, w in best.weights.items()}
     left_out = sum(w == 0.0 for w in weights.values())
+    again = (f", the mean of {end['repeats']} other seeds; {best.fitness!r} with the search's own"
+             if end.get("repeats") else "")
     lines = [
         "# The best loss of a search. Train the final network with it:",
         "#   python -m elo_tf.bin.pretrain --gin_file=best_loss.gin ...",
         "#",
-        f"# fitness:    {best.fitness!r} (lower is better)",
+        f"# fitness:    {end['fitness']!r} (lower is better){again}",
+        *([f"# untrained:  {journal.controls[0].zipf!r}, the Zipf fitness of a random encoder"]
+          if 0 in journal.controls else []),
         f"# candidate:  {best.index} of generation {best.generation}, both from 0",
         f"# search:     {header['strategy']}, seed {header['seed']}, {header['generations']} "
         f"generations of {header['population']}",
@@ -47,7 +49,6 @@ def render_best_loss(best: Candidate, header: Mapping[str, Any], *, dead_zone: f
     return "\n".join(lines) + "\n"
 
 
-def write_best_loss(path: str | os.PathLike, best: Candidate, header: Mapping[str, Any], *,
-                    dead_zone: float) -> None:
+def write_best_loss(path: str | os.PathLike, journal: Journal, *, dead_zone: float) -> None:
     """Writes best_loss.gin, whole or not at all: see `render_best_loss`."""
-    files.write_atomic(path, render_best_loss(best, header, dead_zone=dead_zone))
+    files.write_atomic(path, render_best_loss(journal, dead_zone=dead_zone))

@@ -1,81 +1,187 @@
 """The search as it is run: proxies behind the loop, best_loss.gin at the end."""
 
+import functools
+import importlib
+import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gin
+import tensorflow as tf
 from absl import logging
 
 from elo_tf import cli, files, provenance
+from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
+from elo_tf.search import choice, engines, forecast
 from elo_tf.search.best_loss import write_best_loss
-from elo_tf.search.journal import Candidate, read_journal
-from elo_tf.search.loop import JOURNAL, run_search
+from elo_tf.search.candidate import Candidate, Control
+from elo_tf.search.journal import Journal, read_journal
+from elo_tf.search.loop import JOURNAL, Watcher, run_search
 from elo_tf.search.proxy import Proxy
+from elo_tf.search.space import SearchSpace
 from elo_tf.search.strategies import CMAES, Strategy
 from elo_tf.training.devices import fix_threads
 
 BEST_LOSS = "best_loss.gin"
-TRACES = "traces.txt"
+CLUSTERS = "clusters.json"
 
 
-@gin.configurable(denylist=["run_dir"])
-def search(run_dir: str, *, space: LossSpace = gin.REQUIRED,
-           make_strategy: Callable[[int], Strategy] = CMAES,
-           make_proxy: Callable[..., Proxy] = Proxy, generations: int = 250,
-           intra_op_threads: int = 0) -> pathlib.Path:
+@gin.configurable(denylist=["run_dir", "workers", "ray_address", "imports", "watchers"])
+def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
+           make_strategy: Callable[[Sequence[str]], Strategy] = CMAES, generations: int = 250,
+           leaders: int = 5, repeats: int = 2, time_limit: float = 0.0, memory_gb: float = 0.0,
+           workers: str = "0", ray_address: str | None = None, imports: Sequence[str] = (),
+           watchers: Sequence[Watcher] = ()) -> pathlib.Path:
     """Searches for the loss whose features are closest to Zipf's law.
 
     Args:
       run_dir: gets journal.jsonl and best_loss.gin; an unfinished search in it goes on.
-      space: the loss space.
-      make_strategy: called with the number of weights.
-      make_proxy: called with the space, unless the search in run_dir is finished.
+      space: which weights are searched, and how.
+      make_strategy: called with the names of the searched losses.
       generations: of the strategy.
-      intra_op_threads: of every operation; 0 takes all cores. The last bits of a fitness depend on
-        it: fix it where a search is to give the same on machines of different sizes.
+      leaders: how many of the best are evaluated again in the end.
+      repeats: how often, each with a seed of its own; see `run_search`.
+      time_limit: seconds for one candidate, after which it has failed; 0: none.
+      memory_gb: that one candidate may take in a local process, in GB; 0: no limit.
+      workers: "0": this process; a number: so many local processes; "ray": actors of a cluster.
+      ray_address: of a running cluster; None starts Ray on this machine.
+      imports: modules that register what the configuration names, for other processes.
+      watchers: told of what happens, beside the progress bar.
 
     Returns:
       The path of best_loss.gin.
     """
-    fix_threads(intra_op_threads)
-    strategy = make_strategy(len(space.names))
-    total = generations * strategy.population
-    proxies: list[Proxy] = []
-    best: list[Candidate] = []
-    # Before the journal is begun, so that wrong data leave none; a finished search trains nothing.
-    if read_journal(pathlib.Path(run_dir) / JOURNAL).end is None:
-        logging.info("building the proxy; its first step is compiled once for all candidates")
-        proxies.append(make_proxy(space=space))
-    bar = cli.progress(total=total, desc="search", unit="candidate")
+    folder = pathlib.Path(run_dir)
+    strategy = make_strategy(space.searched)
+    candidates = _candidates(strategy, generations)
+    header = {"config": provenance.config_hash(gin.config_str()), "commit": provenance.commit(),
+              "dead_zone": space.losses.dead_zone}
+    build = functools.partial(build_proxy, time_limit=time_limit)
+    if workers != "0":
+        build = functools.partial(build_elsewhere, gin.config_str(), tuple(imports), time_limit)
+    with make_engine(build, workers, ray_address, time_limit, memory_gb) as engine:
+        # Before the journal is begun, so that wrong data leave none; a finished search trains
+        # nothing.
+        if read_journal(folder / JOURNAL).end is None:
+            logging.info("building the proxy; its step is compiled once for all candidates")
+            engine.start()
 
-    def evaluate(weights: dict[str, float]) -> dict:
-        return proxies[0].evaluate(weights)
+        def expected(control: Control) -> dict[str, Any]:
+            return forecast.forecast(control, candidates=candidates, repeats=leaders * repeats,
+                                     workers=engine.workers)
 
-    def on_candidate(candidate: Candidate, replayed: bool) -> None:
-        del replayed
-        if candidate.ok and (not best or candidate.fitness < best[0].fitness):
-            best[:] = [candidate]
-        bar.update()
-        bar.set_postfix_str(
-            f"fitness {candidate.fitness:.4f}, best {best[0].fitness:.4f}" if best
-            else candidate.status)
-
-    header = {"config": provenance.config_hash(gin.config_str()), "commit": provenance.commit()}
-    winner = run_search(space.names, strategy, evaluate, run_dir=run_dir, generations=generations,
-                        header=header, on_candidate=on_candidate)
-    bar.close()
-    path = pathlib.Path(run_dir) / BEST_LOSS
+        journal = run_search(
+            space, strategy, engine, run_dir=run_dir, generations=generations, leaders=leaders,
+            repeats=repeats, header=header, forecast=expected,
+            watchers=[_Terminal(candidates + leaders * repeats), _Clusters(folder), *watchers])
+    path = folder / BEST_LOSS
     if not path.exists():
-        write_best_loss(path, winner, header | strategy_facts(strategy, generations),
-                        dead_zone=space.dead_zone)
-    if proxies:
-        files.write_atomic(pathlib.Path(run_dir) / TRACES,
-                           f"{proxies[0].traces} trace(s) of the train step\n")
+        write_best_loss(path, journal, dead_zone=space.losses.dead_zone)
     return path
 
 
-def strategy_facts(strategy: Strategy, generations: int) -> dict:
-    """What best_loss.gin says of the strategy."""
-    return {"strategy": type(strategy).__name__, "seed": strategy.seed,
-            "population": strategy.population, "generations": generations}
+@gin.configurable(denylist=["time_limit", "quiet"])
+def build_proxy(*, losses: LossSpace = gin.REQUIRED, make_proxy: Callable[..., Proxy] = Proxy,
+                intra_op_threads: int = 1, time_limit: float = 0.0,
+                quiet: bool = False) -> Proxy:
+    """Builds what evaluates candidates in one process.
+
+    Args:
+      losses: the loss space; all its losses are built.
+      make_proxy: called with space, time_limit and quiet.
+      intra_op_threads: of every operation on a CPU, on whose number the last bits of a fitness
+        depend: one number, whatever the workers and the machine. Operations that do not depend on
+        each other run at the same time in any case. 0 takes all cores.
+      time_limit: seconds of a training.
+      quiet: without progress bars.
+    """
+    fix_threads(intra_op_threads)
+    return make_proxy(space=losses, time_limit=time_limit, quiet=quiet)
+
+
+def build_elsewhere(config: str, imports: Sequence[str], time_limit: float) -> Proxy:
+    """Builds the same in a process that knows nothing of the configuration yet."""
+    for name in imports:
+        importlib.import_module(name)
+    gin.clear_config()
+    gin.parse_config(config)
+    gin.finalize()
+    return build_proxy(time_limit=time_limit, quiet=True)
+
+
+def make_engine(build: Callable[[], Proxy], workers: str, ray_address: str | None,
+                time_limit: float, memory_gb: float) -> engines.Engine:
+    """The engine of a --workers flag.
+
+    Raises:
+      UserError: the flag is neither a number nor "ray".
+    """
+    if workers == "0":
+        return engines.InProcess(build)
+    if workers == "ray":
+        return engines.RayActors(build, address=ray_address, time_limit=time_limit)
+    if not workers.isdigit():
+        raise UserError(f"--workers is {workers!r}; it must be a number of processes, 0 for none, "
+                        "or ray")
+    gpus = [str(i) for i in range(len(tf.config.list_physical_devices("GPU")))]
+    return engines.LocalProcesses(build, int(workers), time_limit=time_limit,
+                                  memory=int(memory_gb * 1e9), gpus=gpus)
+
+
+def _candidates(strategy: Strategy, generations: int) -> int:
+    """How many candidates the strategy is expected to propose."""
+    size = getattr(strategy, "size", None)  # of a grid
+    most = generations * strategy.population
+    return most if size is None else min(size, most)
+
+
+class _Terminal(Watcher):
+    """The progress bar: best so far, candidates done, and the time left."""
+
+    def __init__(self, total: int):
+        self._total = total
+        self._bar = None
+
+    def on_start(self, journal: Journal) -> None:
+        """Says what the search will cost, and what is known."""
+        control = journal.controls[0]
+        print(forecast.sentence(journal.forecast), flush=True)
+        untrained = f"{control.zipf:.4f}" if control.ok else control.status
+        logging.info("untrained network: Zipf fitness %s", untrained)
+        known = len(journal.candidates) + len(journal.repeats)
+        self._bar = cli.progress(total=self._total, initial=known, desc="search",
+                                 unit="candidate")
+
+    def on_candidate(self, journal: Journal, candidate: Candidate,
+                     clusters: Mapping[str, Any] | None) -> None:
+        """One more."""
+        del clusters
+        best = journal.best
+        self._bar.set_postfix_str(
+            f"fitness {candidate.fitness:.4f}, best {best.fitness:.4f}" if candidate.ok and best
+            else candidate.status, refresh=False)
+        self._bar.update()
+
+    def on_end(self, journal: Journal) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Clusters(Watcher):
+    """Keeps the clips of the best candidate's clusters, for the report to show."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._path = folder / CLUSTERS
+
+    def on_candidate(self, journal: Journal, candidate: Candidate,
+                     clusters: Mapping[str, Any] | None) -> None:
+        """Writes them where this candidate leads, with whatever seed."""
+        leading = choice.front_runner(journal)
+        if clusters is None or leading is None or candidate.place != leading[0].place:
+            return
+        files.write_atomic(self._path, json.dumps({
+            "generation": candidate.generation, "index": candidate.index,
+            "repeat": candidate.repeat, "fitness": candidate.fitness, **clusters}) + "\n")
