@@ -1,116 +1,179 @@
-"""CMA-ES: repeatable, within its bounds, without side effects, and better than chance."""
+"""What every strategy owes the search: repeatable, resumable, within bounds, no side effects."""
+
+import zlib
 
 import gin
 import numpy as np
 import pytest
 
-from elo_tf.errors import UserError
-from elo_tf.search.strategies import CMAES
+from elo_tf.search.strategies import CMAES, Grid, RandomSearch, Tournament
+
+NAMES = tuple(f"loss{i}" for i in range(8))
+GROUPS = (("loss[01]",), ("loss[23]",), ("loss[45]",), ("loss[67]",))
+MAKERS = {
+    "cma_es": lambda seed=1: CMAES(NAMES, 6, seed),
+    "cma_es, restarting": lambda seed=1: CMAES(NAMES, 4, seed, restarts=5, tolfunhist=1e4),
+    "cma_es, noise": lambda seed=1: CMAES(NAMES, 7, seed, reevaluations=3),
+    "tournament": lambda seed=1: Tournament(NAMES, 6, seed),
+    "random": lambda seed=1: RandomSearch(NAMES, 6, seed),
+    "grid": lambda seed=1: Grid(NAMES, 7, seed, GROUPS),
+}
+every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
-def optimise(strategy, fitness, generations, disturb=False):
-    asked = []
+def noisy_sphere(vector, repeat=0):
+    """Of a vector and a seed, as a proxy's fitness is; where one weight is high it fails."""
+    if vector[0] > 0.9:
+        return 1e3
+    generator = np.random.Generator(np.random.PCG64([zlib.crc32(vector.tobytes()), repeat]))
+    return float(np.sum((vector - np.linspace(0, 1, len(vector))) ** 2)) + 0.2 * generator.normal()
+
+
+def one_generation(strategy, fitness=noisy_sphere):
+    """Asks and tells once; returns what was asked and what was told."""
+    vectors = strategy.ask()
+    results = [(v, fitness(v)) for v in vectors]
+    again = {i: fitness(vectors[i], 1) for i in strategy.recheck([f for _, f in results])}
+    told = (results, again)
+    strategy.tell(*told)
+    return vectors, told
+
+
+def run(strategy, generations=14, disturb=False):
+    asked, told = [], []
     for generation in range(generations):
+        if strategy.stop():
+            break
         if disturb:
             np.random.seed(generation)
-        vectors = strategy.ask()
+        vectors, results = one_generation(strategy)
         asked.append(vectors)
-        strategy.tell([(v, fitness(v)) for v in vectors])
-    return np.array(asked)
+        told.append(results)
+    return asked, told
 
 
-def shifted_sphere(vector):
-    target = np.linspace(0.0, 1.0, len(vector))
-    return float(np.sum((vector - target) ** 2))
+def same(first, second):
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
 
 
-@pytest.mark.parametrize("population", [4, 5, 6, None])
-def test_same_seed_asks_the_same_whatever_numpy_does(population):
-    first = optimise(CMAES(12, population, seed=7), shifted_sphere, 12)
-    second = optimise(CMAES(12, population, seed=7), shifted_sphere, 12, disturb=True)
-    other = optimise(CMAES(12, population, seed=8), shifted_sphere, 12)
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
+@every
+def test_same_seed_asks_the_same_whatever_numpy_does(make):
+    first, _ = run(make(7))
+    second, _ = run(make(7), disturb=True)
+    other, _ = run(make(8))
+    assert same(first, second)
+    assert not same(first, other)
 
 
-def test_leaves_numpys_global_state_and_the_folder_alone(tmp_path, monkeypatch, capfd, recwarn):
+@every
+def test_is_resumed_by_telling_it_again_what_it_was_told(make):
+    asked, told = run(make())
+    for cut in (1, 4, 11):
+        resumed = make()
+        for vectors, results in zip(asked[:cut], told[:cut], strict=True):
+            assert np.array_equal(resumed.ask(), vectors)
+            # Values read back from a file: equal numbers, other objects.
+            resumed.tell([(np.array(v.tolist()), float(repr(f))) for v, f in results[0]],
+                         dict(results[1]))
+        later, _ = run(resumed, 14 - cut)
+        assert same(later, asked[cut:])
+    finished, again = make(), make()
+    run(finished), run(again)
+    assert np.array_equal(finished.mean, again.mean)
+    assert finished.sigma == again.sigma
+    assert finished.stop() == again.stop()
+    assert repr(finished.axes()) == repr(again.axes())
+
+
+def test_the_cases_are_what_they_are_called():
+    asked, _ = run(MAKERS["cma_es, restarting"]())
+    assert {len(x) for x in asked[:9]} == {4} and {len(x) for x in asked[11:]} == {8}
+    _, told = run(MAKERS["cma_es, noise"]())
+    assert {len(again) for _, again in told} == {3}
+    asked, _ = run(MAKERS["grid"](), 12)
+    assert [len(x) for x in asked] == [7] * 11 + [3]
+
+
+@every
+def test_looking_at_it_changes_nothing(make):
+    plain, watched = make(), make()
+    for _ in range(9):
+        vectors, _ = one_generation(plain)
+        asked = watched.ask()
+        assert np.array_equal(asked, vectors)
+        asked[:] = 0.5  # What was handed out is the caller's.
+        results = [(v, noisy_sphere(v)) for v in vectors]
+        for _ in range(2):
+            again = watched.recheck([f for _, f in results])
+            watched.mean[:] = 0.1
+            watched.axes(2), watched.sigma, watched.stop()
+        watched.tell(results, {i: noisy_sphere(vectors[i], 1) for i in again})
+
+
+@every
+def test_leaves_numpys_global_state_and_the_folder_alone(
+        make, tmp_path, monkeypatch, capfd, recwarn):
     monkeypatch.chdir(tmp_path)
     np.random.seed(5)
-    before = np.random.get_state()[1].copy()
-    strategy = CMAES(8, 6)
-    optimise(strategy, shifted_sphere, 5)
-    assert strategy.stop() == ""
-    assert np.array_equal(np.random.get_state()[1], before)
+    before = np.random.get_state()
+    strategy = make()
+    run(strategy)
+    strategy.axes()
+    after = np.random.get_state()
+    assert np.array_equal(before[1], after[1])
+    assert before[2:] == after[2:]
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
-    assert not [w for w in recwarn if "cma" in str(w.filename)]
+    assert not [w for w in recwarn if "elo_tf" in str(w.filename) or "cma" in str(w.filename)]
 
 
-def test_stays_within_bounds_even_when_pulled_out():
-    asked = optimise(CMAES(6, 8), lambda v: float(-np.sum(v)), 60)
-    assert asked.min() >= 0
-    assert asked.max() <= 1
-    assert asked[-1].mean() > 0.95
+@every
+def test_vectors_and_mean_stay_in_the_unit_cube(make):
+    strategy = make()
+    assert (strategy.dimension, strategy.seed) == (8, 1)
+    assert strategy.stop() == ""
+    for generation in range(11):
+        # What pulls all weights out of the cube.
+        vectors, _ = one_generation(strategy, lambda v, repeat=0: float(-np.sum(v)))
+        assert vectors.dtype == np.float64
+        assert vectors.shape[1] == 8
+        assert generation > 0 or len(vectors) == strategy.population
+        assert vectors.min() >= 0 and vectors.max() <= 1
+        assert strategy.mean.shape == (8,)
+        assert strategy.mean.min() >= 0 and strategy.mean.max() <= 1
+        assert isinstance(strategy.sigma, float) and np.isfinite(strategy.sigma)
 
 
-def test_optimises_a_shifted_sphere_far_better_than_random():
-    dimension, generations, population = 10, 60, 10
-    found, drawn = [], []
-    for seed in range(3):
-        asked = optimise(CMAES(dimension, population, seed=seed + 1), shifted_sphere, generations)
-        found.append(min(shifted_sphere(v) for v in asked.reshape(-1, dimension)))
-        generator = np.random.Generator(np.random.PCG64(seed))
-        drawn.append(min(
-            shifted_sphere(v)
-            for v in generator.uniform(size=(generations * population, dimension))))
-    assert max(found) < 0.05 * min(drawn)
-
-
-def test_starts_in_the_middle_and_reports_its_state():
-    strategy = CMAES(40, 6, sigma0=0.3)
-    np.testing.assert_allclose(strategy.mean, 0.5)
-    assert strategy.sigma == 0.3
-    vectors = np.concatenate([CMAES(40, 6, seed=s).ask() for s in range(20)])
-    assert vectors.shape == (120, 40)
-    np.testing.assert_allclose(vectors.mean(), 0.5, atol=0.02)
-    # A normal of deviation 0.3, folded at the bounds.
-    assert 0.2 < vectors.std() < 0.3
-
-
-def test_population_of_40_weights_is_pycmas_default():
-    assert CMAES(40).population == 4 + int(3 * np.log(40))
-
-
-def test_refuses_what_pycma_would_paper_over():
-    strategy = CMAES(3, 4)
+@every
+def test_refuses_what_does_not_belong_to_what_it_asked(make):
+    strategy = make()
     vectors = strategy.ask()
+    results = [(v, float(i)) for i, v in enumerate(vectors)]
+    again = dict.fromkeys(strategy.recheck([f for _, f in results]), 1.0)
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="finite"):
-            strategy.tell([(v, bad if i == 2 else 1.0) for i, v in enumerate(vectors)])
+            strategy.tell([(v, bad if i == 2 else f) for i, (v, f) in enumerate(results)])
+    for wrong in (results[::-1], results[:3], [*results, results[0]], []):
+        with pytest.raises(ValueError, match="last ask"):
+            strategy.tell(wrong, again)
+    with pytest.raises(ValueError, match=r"as recheck\(\) named them"):
+        strategy.tell(results, {**again, len(vectors) - 1: 1.0, 0: 1.0})
+    strategy.tell(results, again)
     with pytest.raises(ValueError, match="last ask"):
-        strategy.tell([(v, 1.0) for v in vectors[::-1]])
-    with pytest.raises(ValueError, match="last ask"):
-        strategy.tell([(v, 1.0) for v in vectors[:3]])
-    strategy.tell([(v, 1.0) for v in vectors])
-    with pytest.raises(ValueError, match="last ask"):
-        strategy.tell([(v, 1.0) for v in vectors])
-    with pytest.raises(ValueError, match="at least"):
-        CMAES(1)
-    with pytest.raises(UserError, match="CMAES.population is 3"):
-        CMAES(5, 3)
+        strategy.tell(results, again)
 
 
-def test_flat_generations_do_not_stop_it():
-    strategy = CMAES(5, 6)
-    optimise(strategy, lambda v: 1e3, 20)
-    assert strategy.stop() == ""
+@pytest.mark.parametrize("name", ["CMAES", "Tournament", "RandomSearch", "Grid"])
+def test_is_configured_by_gin(name):
+    gin.parse_config(f"{name}.population = 9\n{name}.seed = 4")
+    strategy = gin.get_configurable(name)(NAMES)
+    assert (strategy.population, strategy.seed, strategy.dimension) == (9, 4, 8)
+    assert type(strategy).__name__ == name
+    with pytest.raises(ValueError, match="denylist"):
+        gin.parse_config(f"{name}.names = ('rgb/align',)")
 
 
-def test_is_configured_by_gin():
-    gin.clear_config()
-    gin.parse_config("CMAES.population = 9\nCMAES.sigma0 = 0.2")
-    try:
-        strategy = gin.get_configurable("CMAES")(4)
-    finally:
-        gin.clear_config()
-    assert (strategy.population, strategy.sigma) == (9, 0.2)
+def test_all_take_as_many_vectors_for_forty_weights():
+    names = [f"*/{i}" for i in range(40)]
+    for make in (CMAES, Tournament, RandomSearch, Grid):
+        assert make(names).population == 4 + int(3 * np.log(40)) == 15
