@@ -62,7 +62,7 @@ class Verdict:
 @gin.configurable(denylist=["features"])
 def check_features(features: np.ndarray, *, min_spread: float = 1e-6,
                    min_relative_spread: float = 1e-4, max_spread: float = 1e4,
-                   min_effective_rank: float = 2.0) -> Verdict:
+                   min_effective_rank: float = 2.5) -> Verdict:
     """Fails the features of a constant, an exploding or a low-rank encoder.
 
     The paper has no such guards; all thresholds are our choice, wide enough to pass an untrained
@@ -74,7 +74,9 @@ def check_features(features: np.ndarray, *, min_spread: float = 1e-6,
       min_relative_spread: least spread divided by the root mean squared norm; below it the clips
         differ by little more than float32's rounding of their common value.
       max_spread: largest spread; batch-normalised features have about the square root of D.
-      min_effective_rank: least effective rank; below it all clips lie about on one line.
+      min_effective_rank: least effective rank. Below it all clips lie about on one line: of one
+        direction the last rectifier makes two, its positive and its negative part, so that the
+        effective rank of an encoder whose last layer is of rank one may come up to 2.
 
     Returns:
       The verdict, with the measurements.

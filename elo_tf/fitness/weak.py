@@ -59,6 +59,15 @@ class WeakFitness:
 
     The halves and the starts of k-means are the same for every candidate, so that candidates
     differ by their features alone.
+
+    The defaults are our choice. On the simulated encoders of benchmarks/zipf_normalisation.py (12
+    classes; 120 and 360 labelled clips; mean over kinds of features, and over Zipfian and equal
+    classes), the standard deviation of the accuracy over seeds was 0.044 and 0.027 with one fold,
+    0.033 and 0.019 with two, and its rank correlation with the strength of the class signal 0.64
+    and 0.79 with one, 0.72 and 0.83 with two. More clusters than classes ranked better still (24
+    clusters: 0.84 and 0.92), where half of the labelled clips are enough for them. With 120 clips
+    "l2" ranked about as well as "standardise_l2" (0.74), with 360 a little worse (0.81);
+    "standardise" and "none" were behind both.
     """
 
     def __init__(self, k: int | None = None, normalisation: Normalisation = "standardise_l2",

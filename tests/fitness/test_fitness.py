@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial import distance
 from sklearn import metrics
 
 from elo_tf.errors import UserError
@@ -87,6 +88,21 @@ def test_report_is_what_its_parts_give():
     assert report.spread > 1
     assert 1 < report.effective_rank <= 16
     assert report.seconds > 0
+
+
+def test_nearest_are_the_clips_of_each_cluster_by_distance_largest_cluster_first():
+    features, labels = blobs([4, 20, 2, 14, 9])
+    count = 5
+    report = ZipfFitness(
+        k=5, two_sigma_squared=1e-2, normalisation="standardise", nearest=count)(features)
+    assert report.nearest.dtype == np.int64 and report.nearest.shape == (5, count)
+    points = normalise(features, "standardise")
+    for cluster, row in zip([1, 3, 4, 0, 2], report.nearest, strict=True):
+        members = np.flatnonzero(labels == cluster)
+        far = distance.cdist(points[members], points[members].mean(axis=0, keepdims=True))[:, 0]
+        expected = list(members[np.argsort(far)])[:count]
+        assert row.tolist() == expected + [-1] * (count - len(expected))
+    np.testing.assert_allclose(report.histogram, np.array([20, 14, 9, 4, 2]) / 49, atol=1e-6)
 
 
 @pytest.mark.parametrize("normalisation", ["none", "l2", "standardise", "standardise_l2"])

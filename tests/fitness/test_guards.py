@@ -56,6 +56,16 @@ def test_collapsed_encoders_are_failed_with_their_reason(features, reason):
     assert status.startswith(f"failed: {reason} encoder")
 
 
+def test_one_direction_and_a_rectifier_are_of_low_rank():
+    # Two places on one line, of either sign: rectified and pooled they are two directions.
+    places = np.abs(normal(4000, 2)).astype(np.float32) * [1, -1]
+    directions = np.repeat([1, -1], 16)
+    features = np.maximum(places[:, :, None] * directions, 0).mean(axis=1)
+    verdict = guards.check_features(features)
+    assert 1.99 < verdict.effective_rank < 2.01
+    assert verdict.status.startswith("failed: low-rank encoder")
+
+
 def test_divergence_alone_would_not_have_caught_a_constant_encoder():
     k = 12
     constant = np.full((100, 16), 0.7)
