@@ -12,15 +12,20 @@ from absl import flags
 
 from elo_tf import cli
 from elo_tf.bin import configuration
+from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.record_set import Records
-from elo_tf.reporting import record_samples, report
+from elo_tf.reporting import record_samples, report, results, search_section
 from elo_tf.training import encoder_files, final
 
 SEARCH = flags.DEFINE_string("search", None, "Run directory of bin/search.")
 PRETRAIN = flags.DEFINE_string("pretrain", None, "Run directory of bin/pretrain.")
 EVALUATION = flags.DEFINE_string("evaluation", None, "Run directory of bin/evaluate.")
 EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder that bin/export wrote versions to.")
-DATA = flags.DEFINE_string("data", None, "Folder of records, to show sample clips of.")
+STUDY = flags.DEFINE_string(
+    "study", None, "Folder of run directories of bin/search, which are compared.")
+DATA = flags.DEFINE_string(
+    "data", None, "Folder of records, to show sample clips of, and those nearest to the centres of "
+    "the best candidate's clusters.")
 SPLIT = flags.DEFINE_string("split", "unlabelled", "Split of the sample clips.")
 SAMPLES = flags.DEFINE_integer("samples", 4, "Number of sample clips.", lower_bound=0)
 
@@ -29,16 +34,21 @@ def main(argv: list[str]) -> None:
     """Writes the report, and prints where it is."""
     del argv
     run_dir = configuration.start()
-    samples = []
-    encoder = pathlib.Path(PRETRAIN.value or "") / final.ENCODER
-    # An unfinished training has no clip.json yet.
-    if DATA.value and SAMPLES.value and (encoder / encoder_files.CLIP).exists():
-        clip = encoder_files.load_clip(encoder)
-        samples = record_samples.read_samples(
-            Records(directory=DATA.value), SPLIT.value, clip, SAMPLES.value)
+    samples, clips = [], {}
+    if DATA.value:
+        records = Records(directory=DATA.value)
+        encoder = pathlib.Path(PRETRAIN.value or "") / final.ENCODER
+        # An unfinished training has no clip.json yet.
+        trained = (encoder / encoder_files.CLIP).exists()
+        clip = encoder_files.load_clip(encoder) if trained else ClipSpec()
+        if trained and SAMPLES.value:
+            samples = record_samples.read_samples(records, SPLIT.value, clip, SAMPLES.value)
+        nearest = search_section.shown_clips(results.read_clusters(SEARCH.value))
+        clips = record_samples.read_frames(records, SPLIT.value, clip, nearest)
     path = report.write_report(
         run_dir, search_dir=SEARCH.value, pretrain_dir=PRETRAIN.value,
-        evaluation_dir=EVALUATION.value, export_dir=EXPORT_DIR.value, samples=samples)
+        evaluation_dir=EVALUATION.value, export_dir=EXPORT_DIR.value, study_dir=STUDY.value,
+        samples=samples, clips=clips)
     configuration.finish(run_dir)
     print(f"report: {path}")
 

@@ -1,7 +1,7 @@
-"""The charts of the report: search, weights over the evolution, Zipf histogram, losses, accuracy.
+"""The charts of the report that are not of the search alone: weights, losses, accuracy, panels.
 
-Every function takes plain values from the journal or a result file and returns a matplotlib
-figure, `width` CSS pixels wide, in the stand-in colours of `elo_tf.reporting.svg`.
+Every function takes plain values of a result and returns a matplotlib figure, `width` CSS pixels
+wide, in the stand-in colours of `elo_tf.reporting.svg`.
 """
 
 import math
@@ -12,13 +12,10 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from elo_tf.fitness import zipf
 from elo_tf.reporting import svg
 from elo_tf.reporting.svg import color
-from elo_tf.search.journal import Candidate, Generation
 
 NARROW = 420        # below this width a figure is for a phone
-LOG_BINS = 40       # more clusters than this are drawn on logarithmic axes
 NOTABLE = 0.1       # losses of a weight above this are the ones a training must lower
 
 
@@ -49,41 +46,17 @@ def families(names: Sequence[str]) -> dict[str, dict[str, str]]:
     return grouped
 
 
-def fitness_curve(candidates: Sequence[Candidate], *, width: int = 680) -> Figure:
-    """Fitness of every candidate in the order of the search, and the best so far.
-
-    A failed candidate has no fitness of its own: it is a cross at the upper edge.
-
-    Args:
-      candidates: of the journal.
-      width: of the figure in CSS pixels.
-    """
-    ordered = sorted(candidates, key=lambda x: (x.generation, x.index))
-    worked = np.array([x.ok for x in ordered])
-    fitness = np.where(worked, [x.fitness for x in ordered], np.nan)
-    position = np.arange(len(ordered))
-    best = np.fmin.accumulate(fitness)
-    many = len(ordered) > 200
-    with svg.style():
-        figure, axes = svg.new_figure(width, 280)
-        axes.plot(position[worked], fitness[worked], "o", color=color("muted"), alpha=0.75,
-                  markersize=2.5 if many else 5, markeredgewidth=0, label="candidate")
-        axes.step(position, best, where="post", color=color("accent"), linewidth=2,
-                  label="best so far")
-        if not worked.all():
-            axes.plot(position[~worked], np.full((~worked).sum(), 0.98), "x", color=color("bad"),
-                      markersize=3 if many else 6, label="failed",
-                      transform=axes.get_xaxis_transform())
-        _mark_generations(axes, [x.generation for x in ordered], labels=width // 70)
-        if worked.any():
-            axes.annotate(f"{best[-1]:.3f}", (position[-1], best[-1]), xytext=(6, 0),
-                          textcoords="offset points", va="center", color=color("accent"),
-                          weight="bold")
-        axes.set(xlabel="generation", ylabel="KL(p‖q), lower is better")
-        axes.margins(x=0.03, y=0.12)
-        axes.grid(axis="y")
-        legend_above(figure)
-    return figure
+def sources(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """{modality: {task: name}}, in the order of `names`; distillations apart, by their source."""
+    grouped: dict[str, dict[str, str]] = {}
+    for name in names:
+        family, modality = split_name(name)
+        kind, _, site = family.partition(" ")
+        if kind == "distill" and site:
+            grouped.setdefault(f"distill {modality}", {})[site] = name
+        else:
+            grouped.setdefault(modality, {})[family] = name
+    return grouped
 
 
 def legend_above(figure: Figure, *, columns: int = 3) -> None:
@@ -92,71 +65,51 @@ def legend_above(figure: Figure, *, columns: int = 3) -> None:
                   borderaxespad=0)
 
 
-def _mark_generations(axes, generations: Sequence[int], *, labels: int) -> None:
-    """A faint line between generations, and their numbers under the middle of each."""
-    generations = np.asarray(generations)
-    numbers, starts, counts = np.unique(generations, return_index=True, return_counts=True)
-    if len(numbers) <= 60:
-        for start in starts[1:]:
-            axes.axvline(start - 0.5, color=color("grid"), linewidth=1, zorder=0)
-    stride = math.ceil(len(numbers) / max(labels, 1))
-    axes.set_xticks((starts + (counts - 1) / 2)[::stride], [str(x) for x in numbers[::stride]])
-
-
-def weight_panels(names: Sequence[str], generations: Sequence[Generation], *,
-                  width: int = 220) -> dict[str, Figure]:
-    """The weights over the evolution (the paper's Figure 7), one small figure for each family.
-
-    A line is the search's mean weight of one loss after each generation, in the colour of its
-    modality; the number is the last one.
-
-    Args:
-      names: of the losses.
-      generations: of the journal, at least one.
-      width: of one panel in CSS pixels.
-    """
-    means = {name: [x.mean.get(name, math.nan) for x in generations] for name in names}
-    with svg.style():
-        panels = family_panels([x.generation for x in generations], means,
-                               label="{:.2f}".format, width=width)
-        for figure in panels.values():
-            figure.axes[0].set(yticks=(0, 0.5, 1), yticklabels=("0", "½", "1"))
-    return panels
-
-
 def family_panels(places: Sequence[float], values: Mapping[str, Sequence[float]], *,
                   label: Callable[[float], str], limits: tuple[float, float] = (0.0, 1.0),
                   log: bool = False, width: int = 220) -> dict[str, Figure]:
-    """One small figure for each family of losses, all on the same axes; use in `svg.style`.
+    """One small figure for each family of losses, a line a modality; see `line_panels`."""
+    return line_panels(places, values, families(list(values)), tint=color, label=label,
+                       limits=limits, log=log, width=width)
+
+
+def line_panels(places: Sequence[float], values: Mapping[str, Sequence[float]],
+                groups: Mapping[str, Mapping[str, str]], *, tint: Callable[[str], str],
+                label: Callable[[float], str], limits: tuple[float, float] = (0.0, 1.0),
+                log: bool = False, width: int = 220) -> dict[str, Figure]:
+    """One small figure for each group of losses, all on the same axes; use in `svg.style`.
 
     Args:
       places: generations or steps, at least one.
       values: by name of the loss, for each of the places.
+      groups: {title: {what the line is called: name of the loss}}.
+      tint: the colour of a line by what it is called.
       label: of the last value, written beside the line.
       limits: of the vertical axis.
       log: whether that axis is logarithmic; lower values, and 0, then lie on its lower limit.
       width: of one panel in CSS pixels.
     """
     panels = {}
-    for family, members in families(list(values)).items():
-        figure, axes = svg.new_figure(width, 168)
-        axes.set(title=family, yscale="log" if log else "linear", ylim=limits)
+    for title, members in groups.items():
+        ends = {line: values[name][-1] for line, name in members.items()}
+        longest = max(len(f"{line} {label(end)}") for line, end in ends.items())
+        figure, axes = svg.new_figure(width, max(168, 40 + 18 * len(members)),
+                                      margins=(34, 12 + 5.6 * longest, 22, 24))
+        axes.set(title=title, yscale="log" if log else "linear", ylim=limits)
         axes.set_xlim(places[0], max(places[-1], places[0] + 1))
-        ends = {}
-        for modality, name in members.items():
+        for line, name in members.items():
             drawn = np.maximum(values[name], limits[0]) if log else values[name]
-            axes.plot(places, drawn, color=color(modality), linewidth=1.8, label=modality,
+            axes.plot(places, drawn, color=tint(line), linewidth=1.8, label=line,
                       marker="o" if len(places) < 12 else "", markersize=3.5, clip_on=False)
-            ends[modality] = values[name][-1]
         heights = {key: _height(x, limits, log) for key, x in ends.items()}
-        for modality, height in _spread(heights, least=0.13).items():
-            axes.annotate(f"{modality} {label(ends[modality])}", (1, height), xytext=(7, 0),
+        for line, height in _spread(heights, least=0.13).items():
+            axes.annotate(f"{line} {label(ends[line])}", (1, height), xytext=(7, 0),
                           xycoords="axes fraction", textcoords="offset points",
-                          va="center", color=color(modality), size=10)
+                          va="center", color=tint(line), size=10)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(3, integer=True))
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
-        panels[family] = figure
+        panels[title] = figure
     return panels
 
 
@@ -180,42 +133,6 @@ def _spread(heights: Mapping[str, float], *, least: float) -> dict[str, float]:
         placed[1:] += push
         placed = placed.clip(0, 1)
     return dict(zip(names, placed, strict=True))
-
-
-def zipf_histogram(histogram: Sequence[float], *, s: float = 1.0, width: int = 680) -> Figure:
-    """Cluster masses p, largest first, against the Zipf law q, with KL(p‖q) in the title.
-
-    Bars on linear axes up to 40 clusters, lines on logarithmic axes for more (our choice).
-
-    Args:
-      histogram: p(c_i) of k clusters, summing to 1.
-      s: the exponent of the law.
-      width: of the figure in CSS pixels.
-    """
-    mass = np.sort(np.asarray(histogram, float))[::-1]
-    law = zipf.zipf_law(len(mass), s)
-    present = mass > 0
-    with np.errstate(divide="ignore"):
-        divergence = zipf.divergence(np.log(mass), s)
-    rank = np.arange(1, len(mass) + 1)
-    with svg.style():
-        figure, axes = svg.new_figure(width, 280)
-        if len(mass) <= LOG_BINS:
-            axes.bar(rank, mass, color=color("muted"), alpha=0.45, width=0.72, label="clusters, p")
-            axes.xaxis.set_major_locator(ticker.MaxNLocator(min(len(mass), 12), integer=True))
-            axes.grid(axis="y")
-        else:
-            axes.plot(rank[present], mass[present], "o", color=color("muted"), markersize=3,
-                      markeredgewidth=0, label="clusters, p")
-            axes.set(xscale="log", yscale="log")
-            axes.grid()
-        axes.plot(rank, law, color=color("accent"), linewidth=2,
-                  marker="o" if len(mass) <= LOG_BINS else "", markersize=4,
-                  label=f"Zipf law with s = {s:g}, q")
-        axes.set(xlabel="cluster, largest first", ylabel="share of the clips")
-        axes.set_title(f"KL(p‖q) = {divergence:.3f}", pad=10)
-        axes.legend(loc="upper right")
-    return figure
 
 
 def weight_bars(weights: Mapping[str, float], *, width: int = 680) -> Figure:

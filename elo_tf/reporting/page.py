@@ -26,7 +26,7 @@ def escape(value: object) -> Markup:
 
 def number(value: float | None, form: str = ".3f") -> Markup:
     """A number as people read it, with its exact value beside it for programs."""
-    if value is None:
+    if value is None or value != value:
         return Markup('<span class="quiet">none</span>')
     return Markup(f'<data value="{value!r}">{format(value, form)}</data>')
 
@@ -112,13 +112,20 @@ def picture(uri: str, description: str, *, kind: str) -> Markup:
     return Markup(f'<img class="{kind}" src="{uri}" alt="{escape(description)}">')
 
 
-def document(title: str, *parts: Markup) -> str:
-    """The whole page."""
+def document(title: str, *parts: Markup, refresh: int = 0) -> str:
+    """The whole page.
+
+    Args:
+      title: of it.
+      *parts: its body.
+      refresh: seconds after which a browser reads it again; 0: never.
+    """
+    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>{_style()}</style>\n</head>\n<body>\n"
+        f"{again}<title>{escape(title)}</title>\n<style>{_style()}</style>\n</head>\n<body>\n"
         + "\n".join(parts) + "\n</body>\n</html>\n")
 
 
@@ -173,6 +180,9 @@ code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace;overflow-wrap:any
 margin-top:6px;font-size:13px;color:var(--muted)}
 .track p{margin:0}
 .strip{display:block;width:100%;max-width:860px;height:auto}
+.clips{display:grid;grid-template-columns:repeat(auto-fill,minmax(215px,1fr));gap:4px 10px;
+margin:0 0 14px}
+.clip{display:block;width:100%;height:auto;border-radius:3px}
 .sound{display:block;width:100%;max-width:860px;height:72px}
 .wheel{width:36px;height:36px;display:block;margin-top:4px}
 footer{margin-top:48px;padding-top:20px;border-top:1px solid var(--grid)}

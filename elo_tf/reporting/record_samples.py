@@ -1,10 +1,18 @@
 """Sample clips of a record set, as the networks see them."""
 
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
 import tensorflow as tf
 
+from elo_tf.data import schema, streams
 from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.data.decoding import decode_window, spread_box
+from elo_tf.data.parsing import parse, record_id
 from elo_tf.data.pipeline import reading, testing_clips
 from elo_tf.data.record_set import MixedRecords, Records
+from elo_tf.data.sampling import spread_windows
 from elo_tf.reporting.samples import Sample
 from elo_tf.views.clip_views import FLOW_SCALE, RGB_MEAN, RGB_SCALE, ClipViews
 
@@ -27,6 +35,60 @@ def read_samples(records: Records | MixedRecords, split: str, clip: ClipSpec,
         batches = sorted(clips, key=lambda b: -(int(b["has_audio"][0]) + int(b["has_flow"][0])))
     names = records.labels()
     return [sample_of(batch, clip, names) for batch in batches[:count]]
+
+
+def read_frames(records: Records | MixedRecords, split: str, clip: ClipSpec, ids: Iterable[str], *,
+                size: int = 64) -> dict[str, np.ndarray]:
+    """Reads the frames of given clips in one pass over the shards; only these are decoded.
+
+    Args:
+      records: the record set.
+      split: of the records.
+      clip: the clip's size.
+      ids: of the clips, as `testing_clips` gives them.
+      size: side of the frames in pixels, S.
+
+    Returns:
+      uint8 [T, S, S, 3] of the middle window by id; an id that is not there, or cannot be decoded,
+      is left out. Of several clips of one id, the first.
+    """
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
+    stream = streams.Stream(records, split)
+    clip = dataclasses.replace(clip, size=size, host_size=0)
+    contexts = {name: schema.context_spec()[name] for name in (
+        schema.EXAMPLE_ID, schema.FILENAME, schema.START_TIMESTAMP)}
+
+    def name_of(example: tf.Tensor) -> tf.Tensor:
+        context, _ = tf.io.parse_single_sequence_example(example, contexts)
+        return record_id(context, example)
+
+    @streams.plain
+    def named(place: tf.Tensor, example: tf.Tensor):
+        return example, stream.rates(place)["frame_rate"], *streams.attempt(name_of, example)
+
+    def decode(example: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+        parsed = parse(example, clip, modalities=("rgb",), frame_rate=rate)
+        start = spread_windows(parsed["track"], 1, clip.frames)[0, 0]
+        box = spread_box(parsed["height"], parsed["width"], clip)
+        return decode_window(parsed, start, clip.frames, box, size, clip, modalities=("rgb",),
+                             scaled=True)["rgb"]
+
+    @streams.plain
+    def decoded(example: tf.Tensor, rate: tf.Tensor, name: tf.Tensor, good: tf.Tensor):
+        return name, *streams.attempt(decode, example, rate)
+
+    chosen = stream.once().map(named).filter(streams.plain(
+        lambda example, rate, name, good: good & tf.reduce_any(name == tf.constant(wanted))))
+    found: dict[str, np.ndarray] = {}
+    with reading(records, split):
+        for name, frames, good in chosen.map(decoded):
+            if good:
+                found.setdefault(name.numpy().decode(errors="replace"), frames.numpy())
+            if len(found) == len(wanted):
+                break
+    return found
 
 
 def sample_of(batch: dict[str, tf.Tensor], clip: ClipSpec, names: list[str]) -> Sample:

@@ -7,28 +7,41 @@ import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import gin
+import numpy as np
 
 from elo_tf import files, provenance
-from elo_tf.reporting import figures, page, training_section
+from elo_tf.reporting import (
+    figures,
+    page,
+    search_cost,
+    search_section,
+    study_section,
+    training_section,
+)
 from elo_tf.reporting import samples as samples_lib
 from elo_tf.reporting.page import Markup
 from elo_tf.reporting.results import Results, read_results
 from elo_tf.reporting.samples import Sample
-from elo_tf.search.journal import Candidate, Journal
+from elo_tf.search import choice
+from elo_tf.search.journal import Journal
 
 TITLE = "Evolving losses for video"
 
 
 @gin.configurable(denylist=["run_dir", "search_dir", "pretrain_dir", "evaluation_dir",
-                            "export_dir", "samples"])
+                            "export_dir", "study_dir", "samples", "clips", "journal"])
 def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | None = None,
                  pretrain_dir: str | os.PathLike | None = None,
                  evaluation_dir: str | os.PathLike | None = None,
-                 export_dir: str | os.PathLike | None = None, samples: Sequence[Sample] = (),
-                 title: str = TITLE, zipf_exponent: float | None = None) -> str:
+                 export_dir: str | os.PathLike | None = None,
+                 study_dir: str | os.PathLike | None = None, samples: Sequence[Sample] = (),
+                 clips: Mapping[str, np.ndarray] = MappingProxyType({}),
+                 journal: Journal | None = None, title: str = TITLE,
+                 zipf_exponent: float | None = None, refresh: int = 30) -> str:
     """Writes `<run_dir>/report.html`; a part whose results are not there is left out, and said so.
 
     Args:
@@ -38,10 +51,14 @@ def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | 
         training may be unfinished.
       evaluation_dir: run folder of the evaluation, with `evaluation.json`.
       export_dir: folder of the exported versions.
+      study_dir: folder of run folders of searches, which are compared.
       samples: clips to show.
+      clips: uint8 [T, H, W, 3], frames by id of the clips nearest to the centres of clusters.
+      journal: of the search, where the caller has it; it is read if None.
       title: of the page.
       zipf_exponent: s of the Zipf law that is drawn; the search's own (`ZipfFitness.s` in its
         operative_config.gin, else 1) if None.
+      refresh: seconds after which a browser reads the page again while the search runs; 0: never.
 
     Returns:
       The path of the report.
@@ -51,11 +68,14 @@ def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | 
     """
     results = read_results(
         search_dir=search_dir, pretrain_dir=pretrain_dir, evaluation_dir=evaluation_dir,
-        export_dir=export_dir, zipf_exponent=zipf_exponent)
+        export_dir=export_dir, study_dir=study_dir, journal=journal,
+        zipf_exponent=zipf_exponent)
     text = page.document(
-        title, _header(title, results), _evaluation(results.evaluation), _search(results),
+        title, _header(title, results, refresh), _evaluation(results.evaluation),
+        search_section.search(results, clips), *study_section.study(results.study),
         _loss(results), training_section.training(results.heldout, results.log),
-        _samples(samples), _time(results.journal), _footer(results))
+        _samples(samples), search_cost.cost(results.journal), _footer(results),
+        refresh=refresh if results.running else 0)
     path = pathlib.Path(run_dir) / "report.html"
     files.write_atomic(path, text)
     return str(path)
@@ -65,20 +85,11 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _header(title: str, results: Results) -> Markup:
+def _header(title: str, results: Results, refresh: int) -> Markup:
     """The summary: what a reader in a hurry takes away."""
     items = []
     if results.journal:
-        journal = results.journal
-        best, failed = journal.best, sum(not x.ok for x in journal.candidates)
-        if best is not None:
-            items.append(("Best fitness", page.number(best.fitness),
-                          "divergence of the cluster sizes from Zipf’s law, lower is better; "
-                          f"candidate {best.index} of generation {best.generation}"))
-        generations = len({x.generation for x in journal.candidates})
-        items.append(("Candidates tried", page.number(len(journal.candidates), "d"),
-                      f"in {_plural(generations, 'generation')}; {failed or 'none'} failed"
-                      + ("" if journal.end else "; the search has not ended")))
+        items += search_section.tiles(results.journal)
     if results.evaluation:
         items.append(_accuracy_tile(results.evaluation))
     if results.heldout:
@@ -92,11 +103,12 @@ def _header(title: str, results: Results) -> Markup:
     elif results.log:
         items.append(("Steps trained", page.number(results.log[-1]["step"], ",d"),
                       "of the final training, which has not ended"))
+    now = search_section.running(results.journal, refresh) if results.running else ""
     summary = page.tiles(items) if items else page.note("No results were found.")
     return Markup(
         f"<header><h1>{page.escape(title)}</h1>"
         + page.paragraph("What the search tried, the loss it chose, and what the network trained "
-                         "with it has learned.") + summary + "</header>")
+                         "with it has learned.") + now + summary + "</header>")
 
 
 def _accuracy_tile(evaluation: Mapping[str, Any]) -> tuple[str, Markup, Markup]:
@@ -143,65 +155,10 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> Markup:
         page.table(("protocol", "network", "accuracy", "± over seeds"), rows, text=2))
 
 
-def _search(results: Results) -> Markup:
-    """How the search went: fitness, weights over the generations, the clusters of the best."""
-    journal = results.journal
-    if journal is None or not journal.candidates:
-        return page.section("The search", page.note("No search was found."))
-    header, best = journal.header, journal.best
-    parts = [
-        page.paragraph(
-            f"{header['strategy']} proposes the weights of {len(header['names'])} losses, "
-            f"{header['population']} candidates a generation, seed {header['seed']}. Each one "
-            "trains a small network; its features are clustered without labels, and the fitness "
-            "says how far the cluster sizes are from Zipf’s law."
-            + (f" Why it ended: {journal.end['reason']}." if journal.end else
-               f" It has not ended: {header['generations']} generations were asked for.")),
-        page.chart("fitness", functools.partial(figures.fitness_curve, journal.candidates),
-                   caption="Fitness of every candidate, in the order they were tried. A failed "
-                           "one is a cross at the upper edge."),
-    ]
-    if journal.generations:
-        parts += [
-            Markup("<h3>The weights over the evolution</h3>"),
-            page.panels(
-                "weights",
-                figures.weight_panels(header["names"], journal.generations),
-                caption="The search’s mean weight of every loss after each generation, from 0 to "
-                        "1, by task and modality; for distillation, by the layer and the network "
-                        "it comes from."),
-        ]
-    if best and best.histogram:
-        parts += [
-            Markup("<h3>The clusters of the best candidate</h3>"),
-            page.chart("zipf", functools.partial(
-                figures.zipf_histogram, best.histogram, s=results.zipf_exponent),
-                caption="Share of the clips in each cluster, largest first, beside the law that "
-                        "the fitness wants."),
-        ]
-    parts.append(page.folded(f"All {_plural(len(journal.candidates), 'candidate')}",
-                             _candidate_table(journal)))
-    return page.section("The search", *parts)
-
-
-def _candidate_table(journal: Journal) -> Markup:
-    def row(x: Candidate) -> list[object]:
-        status = "best" if x is journal.best else x.status
-        if not x.ok:
-            status = Markup(f'<span class="bad">{page.escape(x.status)}</span>')
-        return [f"{x.generation}.{x.index}", status,
-                page.number(x.fitness, ".4f") if x.ok else "",
-                page.number(x.spread, ".3g"), page.number(x.effective_rank, ".3g"),
-                *(page.number(x.seconds.get(part), ".1f") for part in ("total", "train"))]
-
-    return page.table(
-        ("generation.index", "status", "fitness", "spread", "effective rank", "seconds",
-         "of training"), [row(x) for x in journal.candidates], text=2)
-
-
 def _loss(results: Results) -> Markup:
     """The chosen loss: its weights, and what became of each loss."""
-    best = results.journal.best if results.journal else None
+    found = choice.front_runner(results.journal) if results.journal else None
+    best = found[0] if found else None
     heldout = results.heldout or {"weights": {}, "before": {}, "after": {}}
     weights = dict(best.weights) if best else dict(heldout["weights"])
     if not weights:
@@ -256,38 +213,6 @@ def _sample(sample: Sample) -> Markup:
     heading, below = (sample.label, sample.id) if sample.label else (sample.id, "")
     return Markup(f'<div class="sample"><h3>{page.escape(heading)}</h3>{page.note(below)}'
                   f"{body}</div>")
-
-
-def _time(journal: Journal | None) -> Markup:
-    """Where the search's time went."""
-    title = "Time"
-    timed = [x.seconds for x in journal.candidates if x.seconds.get("total")] if journal else []
-    if not timed:
-        return page.section(title, page.note("No times of a search were found."))
-    columns = [timed, timed[1:]] if len(timed) > 1 else [timed]
-    totals = [sum(x["total"] for x in column) for column in columns]
-    rows, useful = [], [0.0] * len(columns)
-    rest = list(totals)
-    for part, meaning in (("train", "training steps"), ("features", "features"),
-                          ("cluster", "clustering")):
-        spent = [sum(x.get(part, 0.0) for x in column) for column in columns]
-        rest = [a - b for a, b in zip(rest, spent, strict=True)]
-        if part != "cluster":
-            useful = [a + b for a, b in zip(useful, spent, strict=True)]
-        rows.append((meaning, spent))
-    rows += [("all else", rest), ("total", totals)]
-    cells = [
-        (meaning, *(cell for value, total in zip(spent, totals, strict=True)
-                    for cell in (page.number(value, ".1f"), page.percent(value / total))))
-        for meaning, spent in rows]
-    share = page.percent(useful[-1] / totals[-1])
-    return page.section(
-        title,
-        page.paragraph("Training steps and feature extraction take ", share, " of the time of the "
-                       + ("candidates after the first, which also builds the graph."
-                          if len(columns) > 1 else "one candidate there is.")),
-        page.table(("", "all candidates, s", "share", "after the first, s", "share")
-                   [:1 + 2 * len(columns)], cells))
 
 
 def _footer(results: Results) -> Markup:

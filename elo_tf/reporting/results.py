@@ -5,12 +5,30 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from elo_tf.errors import UserError
 from elo_tf.search.journal import Journal, read_journal
 
+JOURNAL = "journal.jsonl"
+CLUSTERS = "clusters.json"
 _STEP_KEYS = ("step", "total", "learning_rate", "losses", "share", "gradient_norms", "measured")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """The clips nearest to the centres of a candidate's clusters.
+
+    Attributes:
+      place: generation, index and repeat of the candidate.
+      shares: of the clips, of each cluster, largest first.
+      clips: ids of the nearest ones, of each cluster.
+    """
+
+    place: tuple[int, int, int]
+    shares: tuple[float, ...]
+    clips: tuple[tuple[str, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +38,8 @@ class Results:
     Attributes:
       journal: of the search.
       zipf_exponent: s of the fitness's Zipf law.
+      clusters: of the best candidate: `clusters.json`.
+      study: journals of several searches to be compared, by the name of their folder.
       heldout: losses on unseen clips before and after the final training: `heldout.json`.
       log: of the final training, which need not have ended: the entries of `losses.jsonl`.
       clip: what the final encoder takes, and its provenance: `encoder/clip.json`.
@@ -30,6 +50,8 @@ class Results:
 
     journal: Journal | None = None
     zipf_exponent: float = 1.0
+    clusters: Clusters | None = None
+    study: Mapping[str, Journal] = dataclasses.field(default_factory=dict)
     heldout: dict[str, Any] | None = None
     log: tuple[dict[str, Any], ...] = ()
     clip: dict[str, Any] | None = None
@@ -37,11 +59,17 @@ class Results:
     export: str | None = None
     export_provenance: dict[str, Any] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a search that has not ended."""
+        return self.journal is not None and self.journal.end is None
+
 
 def read_results(*, search_dir: str | os.PathLike | None = None,
                  pretrain_dir: str | os.PathLike | None = None,
                  evaluation_dir: str | os.PathLike | None = None,
                  export_dir: str | os.PathLike | None = None,
+                 study_dir: str | os.PathLike | None = None, journal: Journal | None = None,
                  zipf_exponent: float | None = None) -> Results:
     """Reads the results that are there.
 
@@ -50,14 +78,16 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
       pretrain_dir: run folder of the final training.
       evaluation_dir: run folder of the evaluation.
       export_dir: folder of the exported versions.
+      study_dir: folder of run folders of searches.
+      journal: of the search, where the caller has it; it is read if None.
       zipf_exponent: s of the Zipf law; from the search's configuration if None.
 
     Raises:
       UserError: a file is there but cannot be read.
     """
-    journal = None
     if search_dir is not None:
-        journal = read_journal(pathlib.Path(search_dir) / "journal.jsonl")
+        if journal is None:
+            journal = read_journal(pathlib.Path(search_dir) / JOURNAL)
         if zipf_exponent is None:
             zipf_exponent = _exponent(pathlib.Path(search_dir))
     heldout = _read(pretrain_dir, "heldout.json", ("weights", "before"))
@@ -65,6 +95,7 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
     return Results(
         journal=journal if journal and journal.header else None,
         zipf_exponent=1.0 if zipf_exponent is None else zipf_exponent,
+        clusters=read_clusters(search_dir), study=_read_study(study_dir),
         # Without it the training has not ended.
         heldout=heldout if heldout and "after" in heldout else None,
         log=_read_log(pretrain_dir),
@@ -89,6 +120,35 @@ def _read(folder: str | os.PathLike | None, name: str,
         raise UserError(f"{path} has no {', '.join(missing)}: make it again with this version of "
                         "the program, or leave its folder out of the report")
     return value
+
+
+def read_clusters(folder: str | os.PathLike | None) -> Clusters | None:
+    """Reads `clusters.json` of a search's run folder; None where there is none.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    found = _read(folder, CLUSTERS, ("generation", "index", "repeat", "shares", "clips"))
+    if found is None:
+        return None
+    shares, clips = found["shares"], found["clips"]
+    good = (isinstance(shares, list) and all(isinstance(x, (int, float)) for x in shares)
+            and isinstance(clips, list) and len(clips) == len(shares)
+            and all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in clips))
+    if not good:
+        raise UserError(f"{pathlib.Path(folder) / CLUSTERS} is damaged (it needs a share and a "
+                        "list of clip ids for each cluster): delete it")
+    return Clusters(place=(found["generation"], found["index"], found["repeat"]),
+                    shares=tuple(map(float, shares)), clips=tuple(map(tuple, clips)))
+
+
+def _read_study(folder: str | os.PathLike | None) -> dict[str, Journal]:
+    """The journals in the folders of a folder, by name."""
+    if folder is None:
+        return {}
+    journals = {path.parent.name: read_journal(path)
+                for path in sorted(pathlib.Path(folder).glob(f"*/{JOURNAL}"))}
+    return {name: journal for name, journal in journals.items() if journal.header}
 
 
 def _read_log(folder: str | os.PathLike | None) -> tuple[dict[str, Any], ...]:

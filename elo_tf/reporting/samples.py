@@ -116,6 +116,22 @@ def spectrogram(log_mel: np.ndarray) -> np.ndarray:
     return np.round(255 * mpl.colormaps["magma"](scaled)[..., :3]).astype(np.uint8)
 
 
+def small_strip(frames: np.ndarray, *, count: int = 4, size: int = 64) -> str:
+    """A few evenly spaced frames side by side, as a `data:` address of a JPEG of some kilobytes.
+
+    Args:
+      frames: uint8 [T, H, W, 3], T >= 1.
+      count: how many frames.
+      size: height of the strip in pixels.
+    """
+    picked = frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)]
+    strip = PIL.Image.fromarray(np.concatenate(list(picked), axis=1))
+    width = round(size * strip.width / strip.height)
+    file = io.BytesIO()
+    strip.resize((width, size), PIL.Image.Resampling.LANCZOS).save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 def png_uri(image: np.ndarray) -> str:
     """An image uint8 [h, w, 3 or 4] as a `data:` address."""
     file = io.BytesIO()

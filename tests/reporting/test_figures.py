@@ -11,11 +11,6 @@ import pytest
 from matplotlib import colors
 
 from elo_tf.reporting import figures, samples, svg
-from elo_tf.search.journal import Candidate, Generation
-
-
-def candidate(generation, index, fitness, status="ok"):
-    return Candidate(generation, index, {"rgb/predict": 0.5}, fitness, status)
 
 
 def line(axes, label):
@@ -26,84 +21,6 @@ def line(axes, label):
 
 def texts(axes):
     return [x.get_text() for x in axes.texts]
-
-
-def test_fitness_curve_shows_every_candidate_and_the_best_so_far():
-    tried = [candidate(0, 0, 0.9), candidate(0, 1, 1000.0, "failed: x"), candidate(0, 2, 0.7),
-             candidate(1, 0, 0.8), candidate(1, 1, 0.4), candidate(1, 2, 0.6)]
-    axes = figures.fitness_curve(tried[::-1]).axes[0]
-    x, y = line(axes, "candidate")
-    np.testing.assert_array_equal(x, [0, 2, 3, 4, 5])
-    np.testing.assert_array_equal(y, [0.9, 0.7, 0.8, 0.4, 0.6])
-    np.testing.assert_array_equal(line(axes, "best so far")[1], [0.9, 0.9, 0.7, 0.7, 0.4, 0.4])
-    np.testing.assert_array_equal(line(axes, "failed")[0], [1])
-    # What a failed candidate was told as does not stretch the axis.
-    assert axes.get_ylim()[1] < 1.1
-    assert texts(axes) == ["0.400"]
-    # Generations are parted between candidates 2 and 3.
-    assert 2.5 in [x.get_xdata()[0] for x in axes.get_lines()]
-    assert [x.get_text() for x in axes.get_xticklabels()] == ["0", "1"]
-
-
-def test_fitness_curve_of_failures_only():
-    axes = figures.fitness_curve([candidate(0, 0, 1000.0, "failed: x")]).axes[0]
-    assert texts(axes) == []
-    np.testing.assert_array_equal(line(axes, "failed")[0], [0])
-
-
-def test_weight_panels_show_the_means_by_family():
-    names = ["rgb/predict", "audio/predict", "rgb/shuffle", "distill/flow/block1",
-             "distill/audio/block1"]
-    means = np.random.Generator(np.random.PCG64(0)).random([3, 5])
-    generations = [Generation(i, 0.5, dict(zip(names, row, strict=True)), 0.3)
-                   for i, row in enumerate(means)]
-    panels = figures.weight_panels(names, generations)
-    assert list(panels) == ["predict", "shuffle", "distill block1"]
-    for i, name in enumerate(names):
-        family, modality = figures.split_name(name)
-        axes = panels[family].axes[0]
-        x, y = line(axes, modality)
-        np.testing.assert_array_equal(x, [0, 1, 2])
-        np.testing.assert_array_equal(y, means[:, i])
-        assert f"{modality} {means[-1, i]:.2f}" in texts(axes)
-
-
-def test_weight_labels_do_not_overlap():
-    names = [f"{m}/predict" for m in ("rgb", "flow", "gray", "audio")]
-    for values in ([0.5, 0.5, 0.5, 0.5], [0.0, 0.01, 0.02, 1.0], [1.0, 0.99, 0.98, 0.97]):
-        generation = Generation(0, 0.5, dict(zip(names, values, strict=True)), 0.3)
-        axes = figures.weight_panels(names, [generation])["predict"].axes[0]
-        places = sorted(x.xy[1] for x in axes.texts)
-        assert np.diff(places).min() > 0.12
-        assert places[0] >= -0.01
-        assert places[-1] <= 1.01
-
-
-@pytest.mark.parametrize("s", [1.0, 1.5])
-@pytest.mark.parametrize("clusters", [8, 60])
-def test_zipf_law_is_the_closed_form(clusters, s):
-    mass = np.random.Generator(np.random.PCG64(2)).dirichlet(np.ones(clusters))
-    axes = figures.zipf_histogram(mass, s=s).axes[0]
-    harmonic = sum(1 / n**s for n in range(1, clusters + 1))
-    law = np.array([1 / i**s / harmonic for i in range(1, clusters + 1)])
-    x, y = line(axes, f"Zipf law with s = {s:g}, q")
-    np.testing.assert_array_equal(x, np.arange(1, clusters + 1))
-    np.testing.assert_allclose(y, law, rtol=1e-12)
-    ordered = np.sort(mass)[::-1]
-    divergence = sum(p * np.log(p / q) for p, q in zip(ordered, law, strict=True))
-    assert axes.get_title(loc="left") == f"KL(p‖q) = {divergence:.3f}"
-    logarithmic = clusters > 40
-    assert axes.get_yscale() == ("log" if logarithmic else "linear")
-    shown = line(axes, "clusters, p")[1] if logarithmic else [
-        x.get_height() for x in axes.patches]
-    np.testing.assert_allclose(shown, ordered)
-
-
-def test_zipf_histogram_with_an_empty_cluster():
-    axes = figures.zipf_histogram([0.75, 0.25, 0.0]).axes[0]
-    harmonic = 1 + 1 / 2 + 1 / 3
-    expected = 0.75 * np.log(0.75 * harmonic) + 0.25 * np.log(0.25 * 2 * harmonic)
-    assert axes.get_title(loc="left") == f"KL(p‖q) = {expected:.3f}"
 
 
 @pytest.mark.parametrize("width", [340, 680])
@@ -192,6 +109,18 @@ def test_png_uri_keeps_the_pixels():
     np.testing.assert_array_equal(PIL.Image.open(io.BytesIO(base64.b64decode(data))), image)
 
 
+def test_small_strip_is_a_small_picture_of_evenly_spaced_frames():
+    frames = np.zeros([8, 40, 40, 3], np.uint8)
+    frames[:] = (30 * np.arange(8))[:, None, None, None]
+    head, data = samples.small_strip(frames, count=4, size=32).split(",")
+    assert head == "data:image/jpeg;base64"
+    assert len(data) < 2000
+    image = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(data))), int)
+    assert image.shape == (32, 128, 3)
+    # The frames 1, 3, 5 and 7.
+    np.testing.assert_allclose(image[16, 16::32, 0], [30, 90, 150, 210], atol=3)
+
+
 def test_svg_takes_colours_and_fonts_from_the_page():
     text = svg.to_svg(figures.weight_bars({"rgb/a<b>": 0.5, "flow/c": 0.25}), name="x",
                       description='say "so" & <so>')
@@ -200,5 +129,8 @@ def test_svg_takes_colours_and_fonts_from_the_page():
     assert "var(--rgb)" in text
     assert "var(--flow)" in text
     assert set(re.findall(r"#[0-9a-f]{6}", text)) == set()
+    # Coordinates are short, texts are whole.
+    assert max(map(len, re.findall(r' [xy]="[-\d]+\.(\d+)"', text)), default=0) <= 2
+    assert ">0.25<" in text
     for word in ("font-family", "http", "<style", "<?xml", "metadata"):
         assert word not in text
