@@ -176,7 +176,7 @@ def print_search(counts: Counts, batch: int, configured: str) -> None:
     clips = steps * proxy_batch
     flops = clips * chosen.flops / batch
     number = DEVICES.value or PAPER_CANDIDATE_DEVICES
-    population = gin.get_configurable("CMAES")(counts.losses).population
+    population = gin.get_configurable("CMAES")(list(map(str, range(counts.losses)))).population
     readings = [
         (f"{PAPER_ROUNDS} candidates", PAPER_ROUNDS),
         (f"{PAPER_ROUNDS} generations of {population}", PAPER_ROUNDS * population),

@@ -1,74 +1,114 @@
-"""What a search spends around its training steps, and whether its step costs more than pretrain's.
+"""What a candidate costs, and how much of it is not training.
 
-    python -m benchmarks.search_overhead --data=demo/records --journal=demo/search/journal.jsonl
+    python -m benchmarks.search_overhead --data=demo/records
 
-Prints the share of each candidate's time that goes into training and features ("train" holds the
-reset of the variables and the overhead of `fit` too; the first candidate's, compiling), and the
-time of one step of the search beside the same step of bin/pretrain (all 40 losses), run in turn.
+Runs the same random candidates through (a) the search in one process, (b) the search with two local
+workers and (c) one fresh process for each candidate, in turn. Prints wall seconds a candidate and
+the share of them that goes into training steps and feature extraction, the first candidate of a
+worker left out, since the step is compiled before it; and what starting and compiling cost once.
 """
 
+import functools
+import json
+import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 
 import gin
 from absl import flags
 
 from elo_tf import cli
-from elo_tf.bin import configuration
-from elo_tf.data.pipeline import training_clips
-from elo_tf.search.journal import read_journal
-from elo_tf.training.devices import distribute
-from elo_tf.training.optimization import create_slots
+from elo_tf.bin import configuration, registered
+from elo_tf.search import engines
+from elo_tf.search import search as search_lib
+from elo_tf.search.loop import run_search
+from elo_tf.search.strategies import RandomSearch
 
 DATA = flags.DEFINE_string("data", None, "Folder of records.", required=True)
-JOURNAL = flags.DEFINE_string("journal", None, "Journal of a finished search.", required=True)
-ROUNDS = flags.DEFINE_integer("rounds", 20, "How often the two steps are run in turn.")
+GIN = flags.DEFINE_string("gin", "gin/demo.gin", "Gin file of the proxies.")
+CANDIDATES = flags.DEFINE_integer("candidates", 6, "Candidates of (a) and of (b) in a round.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "How often the three are run in turn.")
+ONE = flags.DEFINE_string("one", "", "Evaluates these weights and ends: what (c) starts.")
 flags.FLAGS.set_default("run_dir", "")  # nothing is written
 
 
-def print_shares(path: str) -> None:
-    """Prints a line for every candidate of a journal."""
-    print("candidate  seconds  steps+features  share")
-    for candidate in read_journal(path).candidates:
-        seconds = candidate.seconds
-        useful = seconds["train"] + seconds["features"]
-        print(f"{candidate.generation}.{candidate.index:<8} {seconds['total']:7.2f} "
-              f"{useful:15.2f}  {useful / seconds['total']:.1%}")
+def evaluate_one(weights: dict[str, float]) -> None:
+    """What a process of its own does for one candidate."""
+    proxy = search_lib.build_proxy(quiet=True)
+    seconds = proxy.evaluate(weights)["seconds"]
+    print(json.dumps(seconds))
 
 
-def main(argv):
+def search(engine: engines.Engine, folder: pathlib.Path, seed: int) -> tuple[float, float]:
+    """Wall seconds of a search's candidates, and the part in steps and features."""
+    space = gin.get_configurable("SearchSpace")()
+    strategy = RandomSearch(space.searched, population=CANDIDATES.value, seed=seed)
+    marks = []
+
+    class Clock(search_lib.Watcher):
+        def on_start(self, journal):
+            marks.append(time.perf_counter())
+
+        def on_end(self, journal):
+            marks.append(time.perf_counter())
+
+    journal = run_search(space, strategy, engine, run_dir=folder / str(seed), generations=1,
+                         leaders=0, watchers=[Clock()])
+    useful = sum(x.seconds["train"] + x.seconds["features"] for x in journal.candidates)
+    return marks[1] - marks[0], useful
+
+
+def fresh_process(weights: dict[str, float]) -> tuple[float, float]:
+    """Wall seconds of a process for one candidate, and the part in steps and features."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.search_overhead", f"--data={DATA.value}",
+         f"--gin={GIN.value}", f"--one={json.dumps(weights)}"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    return time.perf_counter() - started, seconds["train"] + seconds["features"]
+
+
+def main(argv: list[str]) -> None:
     """Measures."""
     del argv
-    print_shares(JOURNAL.value)
-    configuration.parse(["gin/demo.gin"], [f"Records.directory = '{DATA.value}'"])
-    of = gin.get_configurable
-    space, clip = of("LossSpace")(), of("ClipSpec")()
-    proxy = of("Proxy")(space=space)
-    strategy = proxy.model.distribute_strategy
-    weights = dict.fromkeys(space.names, 0.5)
-    with strategy.scope():
-        final = of("PretrainingModel")(clip, space, names=space.active(weights), seed=1)
-        final.compile(optimizer=of("make_optimizer")(100))
-        create_slots(final.optimizer, final.trainable_variables)
-    # A few batches, over and over: no decoding beside the steps.
-    batches = training_clips(of("Records")(), "unlabelled", clip, batch_size=16, seed=1)
-    iterator = iter(distribute(strategy, batches.take(4).cache().repeat()))
-    times = {}
-    for name, model in (("search", proxy.model), ("pretrain", final)):
-        model.set_weights_by_name(weights)
-        model.make_train_function()
-        for _ in range(4):
-            model.train_function(iterator)
-        times[name] = []
-    for _ in range(ROUNDS.value):
-        for name, model in (("search", proxy.model), ("pretrain", final)):
-            started = time.perf_counter()
-            model.train_function(iterator)["total"].numpy()
-            times[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    print(f"\nstep of the search   {medians['search']:.4f} s\n"
-          f"step of pretrain     {medians['pretrain']:.4f} s\n"
-          f"ratio                {medians['search'] / medians['pretrain']:.3f}")
+    configuration.parse([GIN.value], [f"Records.directory = '{DATA.value}'"])
+    if ONE.value:
+        evaluate_one(json.loads(ONE.value))
+        return
+    space = gin.get_configurable("SearchSpace")()
+    weights = RandomSearch(space.searched, population=ROUNDS.value, seed=99).ask()
+    elsewhere = functools.partial(
+        search_lib.build_elsewhere, gin.config_str(), (registered.__name__,), 0.0)
+    count = CANDIDATES.value
+    found: dict[str, list[tuple[float, float]]] = {"a": [], "b": [], "c": []}
+    with (tempfile.TemporaryDirectory() as folder,
+          engines.LocalProcesses(elsewhere, 1) as one,
+          engines.LocalProcesses(elsewhere, 2) as two):
+        started = time.perf_counter()
+        one.start()
+        once = time.perf_counter() - started
+        two.start()
+        for number in range(ROUNDS.value):
+            # A worker of its own, as the search's process is: nothing else is in it.
+            wall, useful = search(one, pathlib.Path(folder) / "a", number)
+            found["a"].append((wall / count, useful / wall))
+            wall, useful = search(two, pathlib.Path(folder) / "b", number)
+            found["b"].append((wall / count, useful / wall / 2))
+            wall, useful = fresh_process(space.weights(weights[number]))
+            found["c"].append((wall, useful / wall))
+    print(f"{'':34}  seconds a candidate  steps + features  candidates an hour")
+    seconds = {}
+    for key, title in (("a", "(a) one process, graph kept"), ("b", "(b) two local workers"),
+                       ("c", "(c) one fresh process a candidate")):
+        seconds[key] = statistics.median(x for x, _ in found[key])
+        share = statistics.median(x for _, x in found[key])
+        print(f"{title:34} {seconds[key]:20.2f} {share:17.1%} {3600 / seconds[key]:19.0f}")
+    print(f"\n(c) / (a) {seconds['c'] / seconds['a']:.2f}     (a) / (b) "
+          f"{seconds['a'] / seconds['b']:.2f}     a worker is ready after {once:.1f} s, once")
 
 
 if __name__ == "__main__":

@@ -78,5 +78,5 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, init
     """
     interactive = sys.stderr.isatty()
     return tqdm.tqdm(
-        iterable, total=total, initial=initial, desc=desc, unit=unit, file=sys.stderr, dynamic_ncols=interactive,
-        mininterval=0.2 if interactive else 5.0)
+        iterable, total=total, initial=initial, desc=desc, unit=unit, file=sys.stderr,
+        dynamic_ncols=interactive, mininterval=0.2 if interactive else 5.0)

@@ -8,9 +8,9 @@ import pytest
 
 from elo_tf.bin import configuration, gin_checks
 from elo_tf.data.clip_spec import ClipSpec
-from elo_tf.fitness.fitness import ZipfFitness
+from elo_tf.fitness.guide import Fitness
 from elo_tf.losses import LossSpace
-from elo_tf.search.strategies import CMAES
+from elo_tf.search.space import SearchSpace
 
 GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
 FILES = sorted(str(path.relative_to(GIN)) for path in GIN.rglob("*.gin"))
@@ -21,19 +21,23 @@ SIZES = {"pretrain.steps", "pretrain.checkpoint_every", "pretrain.log_every"}
 @gin.configurable("assembled")
 def assembled(clip=gin.REQUIRED, space=gin.REQUIRED, fitness=gin.REQUIRED, strategy=gin.REQUIRED,
               optimizer=gin.REQUIRED):
-    return clip, space, fitness, strategy(40), optimizer(20, 64)
+    return clip, space, fitness, strategy(space.searched), optimizer(20, 64)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_shipped_file_parses_and_its_objects_can_be_built(file):
     configuration.parse([file], [
-        "assembled.clip = @ClipSpec()", "assembled.space = @LossSpace()",
-        "assembled.fitness = @ZipfFitness()", "assembled.strategy = @CMAES",
-        "assembled.optimizer = @make_optimizer"])
+        "assembled.clip = @ClipSpec()", "assembled.space = @SearchSpace()",
+        "assembled.fitness = @Fitness()", "assembled.optimizer = @make_optimizer"])
+    chosen = gin.query_parameter("search.make_strategy").selector.rpartition(".")[2]
+    with gin.unlock_config():
+        gin.parse_config(f"assembled.strategy = @{chosen}")
     clip, space, fitness, strategy, optimizer = assembled()
-    assert isinstance(clip, ClipSpec) and isinstance(fitness, ZipfFitness)
-    assert isinstance(space, LossSpace) and len(space.names) == 40
-    assert isinstance(strategy, CMAES) and strategy.dimension == 40
+    assert isinstance(clip, ClipSpec) and isinstance(fitness, Fitness)
+    assert isinstance(space, SearchSpace) and len(space.names) == 40
+    assert type(strategy).__name__ == chosen
+    vectors = strategy.ask()
+    assert vectors.shape[1] == strategy.dimension == len(space.searched) <= 40
     assert float(optimizer.learning_rate(10)) > 0
     for name in ("pretrain.steps", "pretrain.checkpoint_every"):
         assert gin.query_parameter(name) % gin.query_parameter("pretrain.log_every") == 0

@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import gin
 import numpy as np
@@ -25,7 +25,6 @@ from elo_tf.search.candidate import FAILED, OK, Candidate, Control, Generation
 from elo_tf.search.engines import Engine, Finished, Job, Started
 from elo_tf.search.errors import CandidateError
 from elo_tf.search.journal import Journal, JournalWriter
-from elo_tf.search.space import SearchSpace
 from elo_tf.search.strategies import Strategy
 
 JOURNAL = "journal.jsonl"
@@ -34,6 +33,16 @@ JOURNAL = "journal.jsonl"
 _MAY_DIFFER = ("commit",)
 # What costs a candidate, and not the search.
 _FAILURES = (CandidateError, FloatingPointError, MemoryError, WorkerDiedError)
+
+
+class Space(Protocol):
+    """What the loop needs of a `SearchSpace`."""
+
+    names: Sequence[str]
+    searched: Sequence[str]
+
+    def weights(self, vector: Sequence[float]) -> dict[str, float]:
+        """The weights of all names at a vector of the searched ones."""
 
 
 class Watcher:
@@ -55,7 +64,7 @@ class Watcher:
 
 @gin.configurable(allowlist=["failed_fitness"])
 def run_search(
-        space: SearchSpace, strategy: Strategy, engine: Engine, *, run_dir: str | os.PathLike,
+        space: Space, strategy: Strategy, engine: Engine, *, run_dir: str | os.PathLike,
         generations: int = 250, leaders: int = 5, repeats: int = 2,
         header: Mapping[str, Any] | None = None,
         forecast: Callable[[Control], Mapping[str, Any]] | None = None,
@@ -122,7 +131,7 @@ def run_search(
 class _Run:
     """One run of a search, from what the journal holds to what it lacks."""
 
-    def __init__(self, space: SearchSpace, strategy: Strategy, engine: Engine,
+    def __init__(self, space: Space, strategy: Strategy, engine: Engine,
                  writer: JournalWriter, watchers: Sequence[Watcher], failed_fitness: float):
         self._space = space
         self._strategy = strategy
