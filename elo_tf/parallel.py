@@ -210,6 +210,8 @@ class Processes:
           retries: see `stream_jobs`.
           environments: variables of the first process, the second ..., and from the start again.
         """
+        if workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {workers}")
         self.timeout = timeout
         self.first_timeout = timeout if first_timeout is None else first_timeout
         self.ahead_bytes = ahead_bytes
@@ -353,7 +355,7 @@ class _Stream:
         task = worker.task
         if not worker.results.poll():
             self._discard(worker)
-            task.add(WorkerHungError(f"nothing came for {worker.timeout:g} s"), last=True)
+            task.add(WorkerHungError(f"over the time limit of {worker.timeout:g} s"), last=True)
             return
         message = worker.receive()
         if message is None:

@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import signal
@@ -102,10 +103,39 @@ def test_a_task_whose_process_is_killed_runs_again(cluster, tmp_path):
     assert results[2][0] == 25
 
 
+def make_worker(path):
+    """Makes `work`, and where there was no such file yet, ends the process instead."""
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work
+
+
+def test_actors_stay_and_are_replaced_when_they_die(cluster, tmp_path):
+    make = functools.partial(make_worker, tmp_path / "built")
+    with parallel_ray.Actors(make, most=1, retries=1) as actors:
+        assert actors.size == 1
+        jobs = [2, "raise", tmp_path / "once", "odd", "die", 3]
+        events = list(actors.stream(jobs))
+        attempts = [(x.lane, x.attempt) for x in events if isinstance(x, parallel.Begun)]
+        assert attempts == [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1), (4, 1), (4, 2), (5, 1)]
+        items = {x.lane: x.item for x in events if isinstance(x, parallel.Message) and not x.last}
+        ends = [x for x in events if isinstance(x, parallel.Message) and x.last]
+        assert [x.lane for x in ends] == list(range(6))
+        assert (items[0][0], items[2], items[5][0]) == (4, "second time", 9)
+        assert [type(x.item) for x in ends] == [
+            type(None), UserError, type(None), RuntimeError, parallel.WorkerDiedError, type(None)]
+        [begun] = (x for x in actors.stream([4]) if isinstance(x, parallel.Begun))
+        assert begun.worker.endswith(f":{items[5][1]}")
+
+
 def test_nobody_else_can_reach_the_cluster(cluster):
     # 127.0.0.1, ::1, and 127.0.0.1 in IPv6's notation.
     own = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-    found = listening()
+    with parallel_ray.Actors(functools.partial(make_worker, pathlib.Path("/")), most=1) as actors:
+        _, result, _ = actors.stream([1])
+        assert result.item[1] in ray_processes()
+        found = listening()
     assert found and found <= own
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
