@@ -1,13 +1,18 @@
 """The main job on real mp4 files by the real binaries, at the smallest size; and real kills."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from scipy import stats
 
 from elo_tf.data import parsing, pipeline, sampling
 from elo_tf.data.record_set import Records
@@ -16,6 +21,7 @@ from elo_tf.search.journal import read_journal
 from elo_tf.training import encoder_files
 
 CANDIDATES = 8
+LEADERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +62,28 @@ def test_a_search_compiles_its_step_once(searched):
     run_dir, done = searched
     journal = read_journal(run_dir / "journal.jsonl")
     assert len(journal.candidates) == CANDIDATES and len(journal.generations) == 2
-    assert journal.end["best"]["fitness"] == journal.best.fitness
+    assert len(journal.repeats) == LEADERS and {x.repeat for x in journal.repeats} == {1}
+    assert journal.end["best"]["fitness"] == min(x.fitness for x in journal.repeats)
+    assert journal.end["traces"] == 1
     assert len(journal.header["names"]) == 40
-    assert (run_dir / "traces.txt").read_text() == "1 trace(s) of the train step\n"
-    assert done.stdout == f"best loss: {run_dir / 'best_loss.gin'}\n"
-    assert f"{CANDIDATES}/{CANDIDATES}" in done.stderr
-    for candidate in journal.candidates:
+    forecast, best = done.stdout.splitlines()
+    assert forecast.startswith(f"forecast: {CANDIDATES} candidates and {LEADERS} repeats, each 3 "
+                               "steps of 4 clips") and "32 GPU-hours" in forecast
+    assert best == f"best loss: {run_dir / 'best_loss.gin'}"
+    assert f"{CANDIDATES + LEADERS}/{CANDIDATES + LEADERS}" in done.stderr
+    active = {n for n, w in journal.candidates[0].weights.items() if w >= 0.02}
+    assert set(journal.candidates[0].losses) == active
+    assert set(journal.controls) == {0, 1} and journal.controls[0].seconds["step"] > 0
+    for candidate in [*journal.candidates, *journal.repeats, *journal.controls.values()]:
         assert candidate.ok, candidate.status
-        assert len(candidate.losses) == 40 and None not in candidate.losses.values()
-        assert abs(sum(candidate.histogram) - 1) < 1e-6 and len(candidate.histogram) == 3
+        assert abs(sum(candidate.histogram) - 1) < 1e-5 and len(candidate.histogram) == 3
+        # Both fitnesses are there, since the records have labels; KL is that of the histogram.
+        assert 0 <= candidate.weak <= 1
+        law = 1 / np.arange(1, 4) / np.sum(1 / np.arange(1, 4))
+        assert abs(stats.entropy(candidate.histogram, law) - candidate.zipf) < 1e-4
+    clusters = json.loads((run_dir / "clusters.json").read_text())
+    assert (clusters["generation"], clusters["index"]) == journal.best.place
+    assert len(clusters["clips"]) == 3 and all(clusters["clips"])
     assert len({candidate.fitness for candidate in journal.candidates}) == CANDIDATES
     assert "Proxy.steps = 3" in (run_dir / "operative_config.gin").read_text()
 
@@ -86,8 +105,45 @@ def test_a_killed_search_ends_with_the_same_loss(workshop, searched):
         assert (mine.weights, mine.fitness, mine.losses, mine.histogram) == (
             other.weights, other.fitness, other.losses, other.histogram)
     assert after.generations == whole.generations
+    assert [x.fitness for x in after.repeats] == [x.fitness for x in whole.repeats]
+    # The kill fell inside a candidate: one was begun twice.
+    begun = [(x["generation"], x["index"], x["repeat"]) for x in after.started]
+    assert len(begun) == len(set(begun)) + 1
     assert (path.parent / "best_loss.gin").read_bytes() == (
         searched[0] / "best_loss.gin").read_bytes()
+
+
+def running(path):
+    """Workers of a search that are in a candidate now: (generation, index, worker)."""
+    journal = read_journal(path)
+    return [(x["generation"], x["index"], x["worker"]) for x in journal.started
+            if x["generation"] >= 0 and journal.find(
+                x["generation"], x["index"], x["repeat"]) is None]
+
+
+def test_local_workers_one_of_them_killed_find_the_same_loss(workshop, searched):
+    path = workshop.root / "two_workers" / "journal.jsonl"
+    command = workshop.command("search", "two_workers", f"--data={workshop.root}/records",
+                               "--workers=2")
+    with open(workshop.root / "two_workers.txt", "w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        deadline = time.monotonic() + 200
+        while not (victims := running(path)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        generation, index, worker = victims[0]
+        os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
+        assert process.wait(300) == 0, (workshop.root / "two_workers.txt").read_text()[-3000:]
+    journal = read_journal(path)
+    survivor = journal.find(generation, index)
+    assert survivor.ok and survivor.worker != worker
+    assert [x["attempt"] for x in journal.started
+            if (x["generation"], x["index"], x["repeat"]) == (generation, index, 0)] == [1, 2]
+    whole = read_journal(searched[0] / "journal.jsonl")
+    assert [x.fitness for x in journal.candidates] == [x.fitness for x in whole.candidates]
+    assert (path.parent / "best_loss.gin").read_bytes() == (
+        searched[0] / "best_loss.gin").read_bytes()
+    assert len({x.worker for x in journal.candidates}) >= 2
 
 
 def test_the_final_training_needs_only_the_best_loss(pretrained, searched):
@@ -194,5 +250,5 @@ def test_a_finished_run_started_again_does_nothing(workshop, searched, pretraine
     assert again.stdout == pretrained[1].stdout
     again = workshop.run(workshop.command(
         "search", "search", f"--data={workshop.root}/records"))
-    assert again.stdout == searched[1].stdout
+    assert again.stdout == searched[1].stdout.splitlines()[-1] + "\n"
     assert {path: path.stat().st_mtime_ns for path in before} == before
