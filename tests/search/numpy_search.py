@@ -2,8 +2,8 @@
 
     python numpy_search.py run_dir [workers [strategy [fault]]]
 
-A fault happens once in the whole search, at the candidate that it names, as "kill-7": its worker
-kills itself; "memory-7": it takes more than it may; "hang-7": it never ends.
+With a fault, every fourth evaluation goes wrong, as often as it says: "kill:3", its worker is
+killed; "memory:3", and it takes more than it may; "hang:3", and it never ends.
 """
 
 import os
@@ -45,7 +45,7 @@ class Evaluator:
 
     def __init__(self, run_dir, fault=""):
         self._run_dir = pathlib.Path(run_dir)
-        self._fault, _, self._at = fault.partition("-")
+        self._fault, _, self._times = fault.partition(":")
 
     def evaluate(self, weights, repeat):
         facts = {"facts": {"steps": 1, "batch_size": 1, "gpus": 0}, "seconds": {"step": 0.01}}
@@ -64,16 +64,16 @@ class Evaluator:
             "effective_rank": 2.0, "seconds": {"train": 0.01}, "worker": f"here:{os.getpid()}"}
 
     def _misbehave(self):
-        """Once in the search: whoever makes the file first has the fault."""
+        """Whoever makes the file of a fault first has it."""
         if not self._fault:
             return
-        counter = self._run_dir / "evaluations"
-        with open(counter, "ab") as file:
+        with open(self._run_dir / "evaluations", "ab") as file:
             file.write(b".")
-        if counter.stat().st_size < int(self._at):
+            number, rest = divmod(file.tell(), 4)
+        if rest or not 0 < number <= int(self._times):
             return
         try:
-            os.close(os.open(self._run_dir / "fault", os.O_CREAT | os.O_EXCL))
+            os.close(os.open(self._run_dir / f"fault-{number}", os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
         if self._fault == "kill":
@@ -100,7 +100,7 @@ def main(run_dir, workers="0", strategy="cma_es", fault=""):
     os.makedirs(run_dir, exist_ok=True)
     make = Make(run_dir, fault)
     engine = (engines.InProcess(make) if workers == "0" else
-              engines.LocalProcesses(make, int(workers), time_limit=20 if fault else 0,
+              engines.LocalProcesses(make, int(workers), time_limit=2 if fault else 0,
                                      memory=MEMORY if fault else 0))
     with engine:
         journal = run_search(

@@ -388,6 +388,23 @@ def test_every_strategy_resumes_to_the_same(tmp_path, strategy):
     same(tmp_path / "cut", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("fault", ["kill:1", "memory:1"])
+def test_a_worker_that_is_lost_costs_nothing(tmp_path, calm, fault):
+    assert run_script(tmp_path, "2", "cma_es", fault).wait(60) == 0
+    assert (tmp_path / "fault-1").exists()
+    same(tmp_path, calm)
+    attempts = [x["attempt"] for x in read_journal(tmp_path / JOURNAL).started]
+    assert attempts.count(2) == 1 and max(attempts) == 2
+
+
+def test_a_candidate_that_never_ends_has_failed_and_the_search_goes_on(tmp_path):
+    assert run_script(tmp_path, "2", "cma_es", "hang:1").wait(60) == 0
+    journal = read_journal(tmp_path / JOURNAL)
+    assert journal.end["reason"] == "all 12 generations done"
+    hung = [x for x in journal.candidates if not x.ok and "2 s" in x.status]
+    assert len(hung) == 1 and (hung[0].generation, hung[0].fitness) == (0, 1e3)
+
+
 def test_a_full_disk_ends_the_search_which_then_resumes(tmp_path, calm):
     def limit():
         # Writing past it is an error, as on a disk that is full; not a signal.

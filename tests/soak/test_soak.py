@@ -14,12 +14,10 @@ import pytest
 from elo_tf.data import media
 from elo_tf.data.procedural import video_set as procedural_set
 from elo_tf.data.schema import REJECTS_FILE
-from elo_tf.search.loop import JOURNAL
 
 pytestmark = pytest.mark.soak
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-SEARCH = ROOT / "tests" / "search" / "numpy_search.py"
 
 
 def start(*command: str) -> subprocess.Popen:
@@ -36,29 +34,6 @@ def kill_after(process: subprocess.Popen, seconds: float) -> bool:
         process.send_signal(signal.SIGKILL)
         process.wait()
         return True
-
-
-def test_a_search_killed_twenty_times_ends_as_if_it_never_was(tmp_path):
-    assert start(str(SEARCH), str(tmp_path / "calm")).wait(120) == 0
-    generator = np.random.Generator(np.random.PCG64(7))
-    killed = tmp_path / "killed"
-    kills = inside = 0
-    while kills < 20:
-        process = start(str(SEARCH), str(killed))
-        before = (killed / JOURNAL).stat().st_size if (killed / JOURNAL).exists() else 0
-        deadline = time.monotonic() + 60
-        while not ((killed / JOURNAL).exists() and (killed / JOURNAL).stat().st_size > before):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.001)
-        if not kill_after(process, generator.uniform(0, 0.03)):
-            break
-        kills += 1
-        inside += not (killed / "best_loss.gin").exists()
-    print(f"{kills} kills, {inside} before the end")
-    assert kills == 20 and inside == 20
-    assert start(str(SEARCH), str(killed)).wait(120) == 0
-    assert ((killed / "best_loss.gin").read_bytes()
-            == (tmp_path / "calm" / "best_loss.gin").read_bytes())
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
