@@ -1,6 +1,7 @@
 """Imports every module that registers something with gin, so that any binary reads any gin file."""
 
 from elo_tf import losses, pretraining  # noqa: F401
+from elo_tf.bin import cluster_clips  # noqa: F401
 from elo_tf.data import clip_spec, record_set  # noqa: F401
 from elo_tf.evaluation import evaluate, protocols  # noqa: F401
 from elo_tf.fitness import clustering, fitness, guards, guide, weak  # noqa: F401
@@ -10,7 +11,7 @@ from elo_tf.models import (  # noqa: F401
     normalization,
     video_resnet,
 )
-from elo_tf.search import loop, proxy, search, strategies  # noqa: F401
+from elo_tf.search import loop, proxy, search, space, strategies  # noqa: F401
 from elo_tf.serving import export  # noqa: F401
 from elo_tf.training import final, optimization  # noqa: F401
 from elo_tf.views import log_mel  # noqa: F401

@@ -8,14 +8,15 @@ everything that happens; `report.html`, renewed while it runs; `tensorboard/`; a
 
 CMA-ES is the strategy unless another gin file is given: --gin_file=search/tournament.gin,
 search/random.gin or search/grid.gin. Candidates are evaluated in this process, in local processes
-(--workers=4; each with a GPU, where there are some) or by Ray (--workers=ray): their number and kind
-change how long it takes and nothing else.
+(--workers=4; each with a GPU, where there are some) or by Ray (--workers=ray): their number and
+kind change how long it takes and nothing else.
 """
 
 from absl import flags
 
 from elo_tf import cli
-from elo_tf.bin import configuration, registered
+from elo_tf.bin import cluster_clips, configuration, registered
+from elo_tf.reporting.live import LiveReport
 from elo_tf.search import search
 
 configuration.define_data_flag()
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> None:
     run_dir = configuration.start(configuration.NEEDS_RECORDS)
     path = search.search(
         str(run_dir), workers=WORKERS.value, ray_address=RAY_ADDRESS.value,
-        imports=[registered.__name__])
+        imports=[registered.__name__],
+        watchers=[LiveReport(run_dir, read_clips=cluster_clips.cluster_clips)])
     configuration.finish(run_dir)
     print(f"best loss: {path}")
 

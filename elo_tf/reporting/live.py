@@ -1,6 +1,7 @@
 """report.html while the search runs: written again as it goes on, for a small share of the time."""
 
 import os
+import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,9 +38,11 @@ class LiveReport(Watcher):
         self._ids: list[str] = []
         self._clips: Mapping[str, np.ndarray] = {}
         self._warned = False
+        self._started = False
 
     def on_start(self, journal: Journal) -> None:
         """Writes a first one."""
+        self._started = True
         self._write(journal)
 
     def on_candidate(self, journal: Journal, candidate: Candidate,
@@ -56,8 +59,9 @@ class LiveReport(Watcher):
             self._write(journal)
 
     def on_end(self, journal: Journal) -> None:
-        """Writes the last one."""
-        self._write(journal)
+        """Writes the last one, unless the search had ended before and its report is there."""
+        if self._started or not (pathlib.Path(self._run_dir) / "report.html").exists():
+            self._write(journal)
 
     def _write(self, journal: Journal) -> None:
         started = self._clock()

@@ -11,7 +11,7 @@ import gin
 import tensorflow as tf
 from absl import logging
 
-from elo_tf import cli, files, provenance
+from elo_tf import cli, files, provenance, quiet
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
 from elo_tf.search import choice, engines, forecast
@@ -22,6 +22,7 @@ from elo_tf.search.loop import JOURNAL, Watcher, run_search
 from elo_tf.search.proxy import Proxy
 from elo_tf.search.space import SearchSpace
 from elo_tf.search.strategies import CMAES, Strategy
+from elo_tf.search.summaries import SearchSummaries
 from elo_tf.training.devices import fix_threads
 
 BEST_LOSS = "best_loss.gin"
@@ -32,7 +33,8 @@ CLUSTERS = "clusters.json"
 def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
            make_strategy: Callable[[Sequence[str]], Strategy] = CMAES, generations: int = 250,
            leaders: int = 5, repeats: int = 2, time_limit: float = 0.0, memory_gb: float = 0.0,
-           workers: str = "0", ray_address: str | None = None, imports: Sequence[str] = (),
+           gpus: int | None = None, cpus: int = 1, workers: str = "0",
+           ray_address: str | None = None, imports: Sequence[str] = (),
            watchers: Sequence[Watcher] = ()) -> pathlib.Path:
     """Searches for the loss whose features are closest to Zipf's law.
 
@@ -45,6 +47,8 @@ def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
       repeats: how often, each with a seed of its own; see `run_search`.
       time_limit: seconds for one candidate, after which it has failed; 0: none.
       memory_gb: that one candidate may take in a local process, in GB; 0: no limit.
+      gpus: of each candidate, for processes and actors; None: one, where this machine has any.
+      cpus: cores of each candidate, for actors without GPUs.
       workers: "0": this process; a number: so many local processes; "ray": actors of a cluster.
       ray_address: of a running cluster; None starts Ray on this machine.
       imports: modules that register what the configuration names, for other processes.
@@ -61,7 +65,8 @@ def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
     build = functools.partial(build_proxy, time_limit=time_limit)
     if workers != "0":
         build = functools.partial(build_elsewhere, gin.config_str(), tuple(imports), time_limit)
-    with make_engine(build, workers, ray_address, time_limit, memory_gb) as engine:
+    with make_engine(build, workers, ray_address, time_limit=time_limit, memory_gb=memory_gb,
+                     gpus=gpus, cpus=cpus) as engine:
         # Before the journal is begun, so that wrong data leave none; a finished search trains
         # nothing.
         if read_journal(folder / JOURNAL).end is None:
@@ -75,7 +80,8 @@ def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
         journal = run_search(
             space, strategy, engine, run_dir=run_dir, generations=generations, leaders=leaders,
             repeats=repeats, header=header, forecast=expected,
-            watchers=[_Terminal(candidates + leaders * repeats), _Clusters(folder), *watchers])
+            watchers=[_Terminal(candidates + leaders * repeats), _Clusters(folder),
+                      SearchSummaries(run_dir), *watchers])
     path = folder / BEST_LOSS
     if not path.exists():
         write_best_loss(path, journal, dead_zone=space.losses.dead_zone)
@@ -107,31 +113,45 @@ def build_proxy(*, losses: LossSpace = gin.REQUIRED, make_proxy: Callable[..., P
 
 def build_elsewhere(config: str, imports: Sequence[str], time_limit: float) -> Proxy:
     """Builds the same in a process that knows nothing of the configuration yet."""
+    quiet.configure_logging()
     for name in imports:
         importlib.import_module(name)
     gin.clear_config()
     gin.parse_config(config)
     gin.finalize()
-    return build_proxy(time_limit=time_limit, quiet=True)
+    try:
+        return build_proxy(time_limit=time_limit, quiet=True)
+    except UserError as error:  # gin's copy of it does not pickle.
+        raise UserError(error.message) from None
 
 
-def make_engine(build: Callable[[], Proxy], workers: str, ray_address: str | None,
-                time_limit: float, memory_gb: float) -> engines.Engine:
-    """The engine of a --workers flag.
+def make_engine(build: Callable[[], Proxy], workers: str, ray_address: str | None, *,
+                time_limit: float, memory_gb: float, gpus: int | None,
+                cpus: int) -> engines.Engine:
+    """The engine of a --workers flag; see `search`.
 
     Raises:
-      UserError: the flag is neither a number nor "ray".
+      UserError: the flag is neither a number nor "ray", or there are fewer GPUs than a candidate
+        takes.
     """
     if workers == "0":
         return engines.InProcess(build)
+    here = len(tf.config.list_physical_devices("GPU"))
+    tf.config.set_visible_devices([], "GPU")  # They are the workers', to their last byte.
+    gpus = min(here, 1) if gpus is None else gpus
+    # A proxy looks at its time between steps; this is for one that does not come so far.
+    limit = 1.1 * time_limit + 30 if time_limit else None
     if workers == "ray":
-        return engines.RayActors(build, address=ray_address, time_limit=time_limit)
+        return engines.RayActors(build, ray_address, gpus=gpus, cpus=cpus, time_limit=limit)
     if not workers.isdigit():
         raise UserError(f"--workers is {workers!r}; it must be a number of processes, 0 for none, "
                         "or ray")
-    gpus = [str(i) for i in range(len(tf.config.list_physical_devices("GPU")))]
-    return engines.LocalProcesses(build, int(workers), time_limit=time_limit,
-                                  memory=int(memory_gb * 1e9), gpus=gpus)
+    if gpus > here:
+        raise UserError(f"search.gpus is {gpus}, but this machine has {here} GPU(s)")
+    names = [",".join(map(str, range(first, first + gpus)))
+             for first in range(0, here - gpus + 1, gpus)] if gpus else []
+    return engines.LocalProcesses(build, int(workers), time_limit=limit,
+                                  memory=int(memory_gb * 1e9) or None, gpus=names)
 
 
 def _candidates(strategy: Strategy, generations: int) -> int:

@@ -15,14 +15,24 @@ from elo_tf.training.optimization import make_optimizer
 NAMES = LossSpace().names
 
 
+def configure(workshop):
+    gin.clear_config()
+    configuration.parse([str(workshop.root / "tiny.gin")],
+                        [f"Records.directory = '{workshop.root}/records'"])
+
+
+@pytest.fixture(autouse=True)
+def configured(workshop, no_gin_bindings):
+    """A repeat's initial variables are those of a new model, so of the configuration."""
+    configure(workshop)
+
+
 @pytest.fixture(scope="module")
 def make_proxy(workshop):
     """Builds a proxy of the smallest networks on the workshop's records."""
 
     def make(**kwargs):
-        gin.clear_config()
-        configuration.parse([str(workshop.root / "tiny.gin")],
-                            [f"Records.directory = '{workshop.root}/records'"])
+        configure(workshop)
         return gin.get_configurable("Proxy")(space=LossSpace(), quiet=True, **kwargs)
 
     return make
@@ -57,7 +67,7 @@ def test_the_same_weights_give_the_same_bits_whatever_came_before(proxy):
     assert proxy.traces == 1
 
 
-def test_the_control_is_the_untrained_network_of_its_seed(proxy, workshop):
+def test_the_control_is_the_untrained_network_of_its_seed(proxy):
     found = {repeat: proxy.evaluate(None, repeat) for repeat in (0, 3)}
     assert found[0]["zipf"] != found[3]["zipf"]
     assert bits(proxy.evaluate(None, 3)) == bits(found[3])
@@ -65,8 +75,6 @@ def test_the_control_is_the_untrained_network_of_its_seed(proxy, workshop):
         assert {"build", "compile", "step", "features", "cluster", "weak"} <= set(result["seconds"])
         assert result["facts"] == {"steps": 3, "batch_size": 4, "gpus": 0, "replicas": 1}
     # After a control the variables are those of that seed, before any step.
-    gin.clear_config()
-    configuration.parse([str(workshop.root / "tiny.gin")], [])
     model = gin.get_configurable("PretrainingModel")(
         gin.get_configurable("ClipSpec")(), LossSpace(), seed=1 + 3)
     for mine, other in zip(proxy.model.trainable_variables, model.trainable_variables,
