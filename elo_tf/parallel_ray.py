@@ -55,7 +55,9 @@ def cluster(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            # "local": not one that runs on this machine already, or did.
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False,
+                     _node_ip_address="127.0.0.1", **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -6,6 +6,7 @@ Processes are spawned, so that TensorFlow is safe in them and in their parent.
 import contextlib
 import ctypes
 import fcntl
+import functools
 import io
 import multiprocessing
 import multiprocessing.connection
@@ -16,7 +17,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from elo_tf.errors import UserError
 
@@ -126,13 +127,20 @@ def _serve(pickled_function: bytes, jobs: multiprocessing.connection.Connection,
     if os.getppid() != parent:
         return
     os.environ.update(environment)  # Libraries that the function imports may read it.
-    function = pickle.loads(pickled_function)
+    try:
+        function = pickle.loads(pickled_function)
+    except Exception as error:  # Such as a module that cannot be imported here.
+        function = functools.partial(_raise, error)
     if memory:
         _limit_memory(memory)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             for message in _messages(function, *jobs.recv()):
                 results.send_bytes(message)
+
+
+def _raise(error: Exception, job: Any) -> NoReturn:
+    raise error
 
 
 def _limit_memory(memory: int) -> None:

@@ -201,6 +201,18 @@ def test_processes_end_with_their_parent_even_if_they_hang(tmp_path):
         time.sleep(0.05)
 
 
+class Unloadable:
+    """Pickles, and imports what is not there where it is made again."""
+
+    def __reduce__(self):
+        return __import__, ("elo_tf.absent",)
+
+
+def test_a_function_that_a_process_cannot_import_is_told():
+    assert [type(x) for _, x in parallel.map_jobs(Unloadable(), [1, 2], 1)] == [
+        ModuleNotFoundError] * 2
+
+
 class Counter:
     """Yields (process number, how often it was called, a variable), after its first call a rest."""
 

@@ -17,8 +17,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of two cores on this machine, whose processes are gone afterwards."""
-    with parallel_ray.cluster(cpus=2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # Another one, that is not asked for.
+        with parallel_ray.cluster(cpus=2):
+            yield
     deadline = time.monotonic() + 30
     while ray_processes() and time.monotonic() < deadline:
         time.sleep(0.2)
