@@ -15,6 +15,7 @@ from typing import Any
 import gin
 import numpy as np
 import tensorflow as tf
+import threadpoolctl
 
 from elo_tf import cli
 from elo_tf.data.clip_spec import ClipSpec
@@ -114,6 +115,8 @@ class Proxy:
             fitness.check_labels(None)
         self._extract = FeatureExtractor(self.model.encoders["rgb"], clip)
         self._estimator = BatchStatistics(self.model.encoders["rgb"])
+        # The order in which NumPy's threads add up would change last bits.
+        self._one_thread = threadpoolctl.ThreadpoolController()
         built = time.perf_counter()
         self._compile()
         self._times = {"build": built - started, "compile": time.perf_counter() - built}
@@ -169,8 +172,9 @@ class Proxy:
             with reading(self._records, self._labelled_split):
                 labelled = self._extract(self._labelled)
         extracted = time.perf_counter()
-        report = (self._fitness(features.embedding) if labelled is None else
-                  self._fitness(features.embedding, labelled.embedding, labelled.labels))
+        with self._one_thread.limit(limits=1):
+            report = (self._fitness(features.embedding) if labelled is None else
+                      self._fitness(features.embedding, labelled.embedding, labelled.labels))
         return {
             "fitness": report.fitness, "status": report.status, "zipf": report.zipf,
             "weak": report.weak, "histogram": np.asarray(report.histogram).tolist(),
