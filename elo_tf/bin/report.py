@@ -11,8 +11,7 @@ import pathlib
 from absl import flags
 
 from elo_tf import cli
-from elo_tf.bin import configuration
-from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.bin import cluster_clips, configuration
 from elo_tf.data.record_set import Records
 from elo_tf.reporting import record_samples, report, results, search_section
 from elo_tf.training import encoder_files, final
@@ -21,8 +20,7 @@ SEARCH = flags.DEFINE_string("search", None, "Run directory of bin/search.")
 PRETRAIN = flags.DEFINE_string("pretrain", None, "Run directory of bin/pretrain.")
 EVALUATION = flags.DEFINE_string("evaluation", None, "Run directory of bin/evaluate.")
 EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder that bin/export wrote versions to.")
-STUDY = flags.DEFINE_string(
-    "study", None, "Folder of run directories of bin/search, which are compared.")
+STUDY = flags.DEFINE_string("study", None, "Run directory of bin/study.")
 DATA = flags.DEFINE_string(
     "data", None, "Folder of records, to show sample clips of, and those nearest to the centres of "
     "the best candidate's clusters.")
@@ -36,15 +34,14 @@ def main(argv: list[str]) -> None:
     run_dir = configuration.start()
     samples, clips = [], {}
     if DATA.value:
-        records = Records(directory=DATA.value)
         encoder = pathlib.Path(PRETRAIN.value or "") / final.ENCODER
         # An unfinished training has no clip.json yet.
-        trained = (encoder / encoder_files.CLIP).exists()
-        clip = encoder_files.load_clip(encoder) if trained else ClipSpec()
-        if trained and SAMPLES.value:
-            samples = record_samples.read_samples(records, SPLIT.value, clip, SAMPLES.value)
+        if SAMPLES.value and (encoder / encoder_files.CLIP).exists():
+            clip = encoder_files.load_clip(encoder)
+            samples = record_samples.read_samples(
+                Records(directory=DATA.value), SPLIT.value, clip, SAMPLES.value)
         nearest = search_section.shown_clips(results.read_clusters(SEARCH.value))
-        clips = record_samples.read_frames(records, SPLIT.value, clip, nearest)
+        clips = cluster_clips.cluster_clips(nearest) if nearest else {}
     path = report.write_report(
         run_dir, search_dir=SEARCH.value, pretrain_dir=PRETRAIN.value,
         evaluation_dir=EVALUATION.value, export_dir=EXPORT_DIR.value, study_dir=STUDY.value,

@@ -1,9 +1,10 @@
 """report.html while the search runs: written again as it goes on, for a small share of the time."""
 
+import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class LiveReport(Watcher):
         self._next = -float("inf")
         self._ids: list[str] = []
         self._clips: Mapping[str, np.ndarray] = {}
-        self._warned = False
+        self._said: set[str] = set()
         self._started = False
 
     def on_start(self, journal: Journal) -> None:
@@ -65,17 +66,24 @@ class LiveReport(Watcher):
 
     def _write(self, journal: Journal) -> None:
         started = self._clock()
-        try:
+        with self._guarded("the clips of the clusters could not be read"):
             self._update_clips()
+        with self._guarded("report.html could not be written"):
             report.write_report(self._run_dir, search_dir=self._run_dir, journal=journal,
                                 clips=self._clips)
-        except Exception as error:  # A picture is not worth a search.
-            if not self._warned:
-                logging.warning("report.html could not be written, the search goes on: %s: %s",
-                                type(error).__name__, error)
-            self._warned = True
         ended = self._clock()
         self._next = ended + (ended - started) / SHARE
+
+    @contextlib.contextmanager
+    def _guarded(self, failed: str) -> Iterator[None]:
+        """What goes wrong within it is said once: a picture is not worth a search."""
+        try:
+            yield
+        except Exception as error:
+            if failed not in self._said:
+                logging.warning("%s, the search goes on: %s: %s", failed, type(error).__name__,
+                                error)
+            self._said.add(failed)
 
     def _update_clips(self) -> None:
         """Reads the clips that would be shown, where they are others than before."""
@@ -83,5 +91,6 @@ class LiveReport(Watcher):
             return
         ids = search_section.shown_clips(results.read_clusters(self._run_dir))
         if ids != self._ids:
-            self._clips = self._read_clips(ids)
             self._ids = ids
+            self._clips = self._read_clips(ids)
+

@@ -51,7 +51,7 @@ def write_report(run_dir: str | os.PathLike, *, search_dir: str | os.PathLike | 
         training may be unfinished.
       evaluation_dir: run folder of the evaluation, with `evaluation.json`.
       export_dir: folder of the exported versions.
-      study_dir: folder of run folders of searches, which are compared.
+      study_dir: run folder of the study of strategies, with `study.json`.
       samples: clips to show.
       clips: uint8 [T, H, W, 3], frames by id of the clips nearest to the centres of clusters.
       journal: of the search, where the caller has it; it is read if None.

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from elo_tf.errors import UserError
@@ -13,6 +12,7 @@ from elo_tf.search.journal import Journal, read_journal
 
 JOURNAL = "journal.jsonl"
 CLUSTERS = "clusters.json"
+_STUDY_KEYS = ("rows", "findings")
 _STEP_KEYS = ("step", "total", "learning_rate", "losses", "share", "gradient_norms", "measured")
 
 
@@ -39,7 +39,7 @@ class Results:
       journal: of the search.
       zipf_exponent: s of the fitness's Zipf law.
       clusters: of the best candidate: `clusters.json`.
-      study: journals of several searches to be compared, by the name of their folder.
+      study: of strategies: `study.json`.
       heldout: losses on unseen clips before and after the final training: `heldout.json`.
       log: of the final training, which need not have ended: the entries of `losses.jsonl`.
       clip: what the final encoder takes, and its provenance: `encoder/clip.json`.
@@ -51,7 +51,7 @@ class Results:
     journal: Journal | None = None
     zipf_exponent: float = 1.0
     clusters: Clusters | None = None
-    study: Mapping[str, Journal] = dataclasses.field(default_factory=dict)
+    study: dict[str, Any] | None = None
     heldout: dict[str, Any] | None = None
     log: tuple[dict[str, Any], ...] = ()
     clip: dict[str, Any] | None = None
@@ -78,7 +78,7 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
       pretrain_dir: run folder of the final training.
       evaluation_dir: run folder of the evaluation.
       export_dir: folder of the exported versions.
-      study_dir: folder of run folders of searches.
+      study_dir: run folder of the study of strategies.
       journal: of the search, where the caller has it; it is read if None.
       zipf_exponent: s of the Zipf law; from the search's configuration if None.
 
@@ -95,7 +95,7 @@ def read_results(*, search_dir: str | os.PathLike | None = None,
     return Results(
         journal=journal if journal and journal.header else None,
         zipf_exponent=1.0 if zipf_exponent is None else zipf_exponent,
-        clusters=read_clusters(search_dir), study=_read_study(study_dir),
+        clusters=read_clusters(search_dir), study=_read(study_dir, "study.json", _STUDY_KEYS),
         # Without it the training has not ended.
         heldout=heldout if heldout and "after" in heldout else None,
         log=_read_log(pretrain_dir),
@@ -140,15 +140,6 @@ def read_clusters(folder: str | os.PathLike | None) -> Clusters | None:
                         "list of clip ids for each cluster): delete it")
     return Clusters(place=(found["generation"], found["index"], found["repeat"]),
                     shares=tuple(map(float, shares)), clips=tuple(map(tuple, clips)))
-
-
-def _read_study(folder: str | os.PathLike | None) -> dict[str, Journal]:
-    """The journals in the folders of a folder, by name."""
-    if folder is None:
-        return {}
-    journals = {path.parent.name: read_journal(path)
-                for path in sorted(pathlib.Path(folder).glob(f"*/{JOURNAL}"))}
-    return {name: journal for name, journal in journals.items() if journal.header}
 
 
 def _read_log(folder: str | os.PathLike | None) -> tuple[dict[str, Any], ...]:

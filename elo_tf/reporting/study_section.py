@@ -1,53 +1,49 @@
-"""The report's section that compares searches: one row for each strategy, and the random losses."""
+"""The report's section on the study of strategies: its table, and what holds."""
 
-import functools
 from collections.abc import Mapping
+from typing import Any
 
-from elo_tf.reporting import page, search_figures, search_section, search_statistics
+from elo_tf.reporting import page
+from elo_tf.reporting.figures import protocol_name
 from elo_tf.reporting.page import Markup
-from elo_tf.search import choice
-from elo_tf.search.journal import Journal
 
 TITLE = "Strategies compared"
 
 
-def study(journals: Mapping[str, Journal]) -> list[Markup]:
-    """The section; nothing without journals.
+def study(results: Mapping[str, Any] | None) -> list[Markup]:
+    """The section; nothing without a study.
 
     Args:
-      journals: of searches, by name.
+      results: of `study.json`.
     """
-    if not journals:
+    if results is None:
         return []
+    protocols = list(dict.fromkeys(x for row in results["rows"] for x in row["accuracy"]))
     rows = []
-    for name, journal in journals.items():
-        found = choice.front_runner(journal)
-        best = found[0] if found else None
-        repeats = journal.repeats_of(best) if best else []
-        hours = sum(x.seconds.get("total", 0.0)
-                    for x in [*journal.candidates, *journal.repeats]) / 3600
+    for row in results["rows"]:
         rows.append((
-            name, journal.header["strategy"] + ("" if journal.end else " (not ended)"),
-            page.number(len(journal.candidates), "d"),
-            page.number(best.fitness if best else None, ".4f"),
-            page.number(found[1] if repeats else None, ".4f"),
-            page.number(None) if best is None or best.weak is None else page.percent(best.weak),
-            page.number(search_statistics.fitness_of(
-                search_statistics.control_of(journal), search_statistics.guide(journal)), ".4f"),
-            page.number(hours, ".2f")))
-    parts = [
-        page.paragraph("Searches with different strategies. The fitness that counts is the one "
-                       "with other seeds than the search’s own."),
-        page.table(("search", "strategy", "candidates", "best fitness", "with other seeds",
-                    "weak supervision", "random encoder", "hours of workers"), rows, text=2)]
-    for name, journal in journals.items():
-        measured = search_statistics.both_measured(journal.candidates)
-        if measured and "random" in journal.header["strategy"].lower():
-            parts += [
-                Markup(f"<h3>{page.escape(name)}: both measures of losses drawn at random</h3>"),
-                search_section.rank_sentence(measured, journal.header["strategy"]),
-                page.chart(f"study-{len(parts)}", functools.partial(
-                    search_figures.measures, measured,
-                    control=search_statistics.control_of(journal)),
-                    caption="Each loss by both measures.")]
-    return [page.section(TITLE, *parts)]
+            row["title"] + ("" if row["ended"] else " (not ended)"),
+            page.number(row["candidates"], "d") if row["candidates"] is not None else "",
+            _score(row["fitness"]), _score(row["weak"], accuracy=True),
+            *(_score(row["accuracy"].get(x), accuracy=True) for x in protocols),
+            page.percent(row["paper"]) if row["paper"] is not None else ""))
+    said = "".join(f"<li>{page.escape(x)}</li>" for x in results["findings"])
+    return [page.section(
+        TITLE,
+        page.table(("loss found by", "candidates", "fitness, other seeds", "weak, other seeds",
+                    *map(protocol_name, protocols), "the paper, HMDB51"), rows),
+        page.note("Fitness is lower where it is better, the rest is accuracy; means ± standard "
+                  "deviations over seeds. The paper’s are of another scale."),
+        *([Markup(f"<ul>{said}</ul>")] if said else []))]
+
+
+def _score(score: Mapping[str, Any] | None, *, accuracy: bool = False) -> Markup:
+    """A mean and its standard deviation."""
+    if score is None:
+        return Markup("")
+
+    def shown(value: float) -> Markup:
+        return page.percent(value) if accuracy else page.number(value, ".4f")
+
+    spread = (" ± ", shown(score["std"])) if score["n"] > 1 else ()
+    return Markup("".join((shown(score["mean"]), *spread)))

@@ -1,5 +1,6 @@
 """The report of a running search: when it is written, and that it never ends the search."""
 
+import json
 import logging
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_what_goes_wrong_is_logged_once(search, caplog, monkeypatch):
     folder, journal = search
     clusters = folder / "clusters.json"
     clusters.write_text("{")
-    watcher = LiveReport(folder)
+    watcher = LiveReport(folder, read_clips=lambda ids: {})
     with caplog.at_level(logging.WARNING):
         watcher.on_start(journal)
         watcher.on_end(journal)
@@ -82,6 +83,29 @@ def test_what_goes_wrong_is_logged_once(search, caplog, monkeypatch):
         watcher.on_end(journal)
 
 
+def test_without_clips_the_report_is_written_all_the_same(search, caplog):
+    folder, journal = search
+
+    def read_clips(ids):
+        raise OSError(f"no clip {ids[0]}")
+
+    write_nearest(folder, "ab")
+    watcher = LiveReport(folder, read_clips=read_clips)
+    with caplog.at_level(logging.WARNING):
+        watcher.on_start(journal)
+        write_nearest(folder, "cd")
+        watcher.on_end(journal)
+    assert "Running: 4 of 4" in (folder / "report.html").read_text()
+    assert [x.getMessage() for x in caplog.records] == [
+        "the clips of the clusters could not be read, the search goes on: OSError: no clip a"]
+
+
+def write_nearest(folder, ids):
+    (folder / "clusters.json").write_text(json.dumps({
+        "generation": 0, "index": 1, "repeat": 0, "fitness": 1.0, "shares": [1.0],
+        "clips": [list(ids)]}))
+
+
 def test_clips_are_read_when_they_are_others(search):
     folder, journal = search
     asked = []
@@ -93,9 +117,7 @@ def test_clips_are_read_when_they_are_others(search):
     watcher = LiveReport(folder, read_clips=read_clips)
     watcher.on_start(journal)
     for ids in ("ab", "ab", "ac"):
-        (folder / "clusters.json").write_text(
-            '{"generation": 0, "index": 1, "repeat": 0, "fitness": 1.0, "shares": [1.0], '
-            f'"clips": [["{ids[0]}", "{ids[1]}"]]}}')
+        write_nearest(folder, ids)
         watcher.on_end(journal)
     assert asked == [["a", "b"], ["a", "c"]]
     assert 'alt="frames of c"' in (folder / "report.html").read_text()

@@ -35,7 +35,8 @@ def folder(tmp_path_factory):
 def test_frames_are_those_of_the_pipeline(folder):
     good = Records(str(folder), on_corrupt="skip")
     expected = {}
-    for batch in pipeline.testing_clips(good, "unlabelled", SPEC, batch_size=1, modalities=("rgb",)):
+    for batch in pipeline.testing_clips(good, "unlabelled", SPEC, batch_size=1,
+                                        modalities=("rgb",)):
         expected[batch["id"][0].numpy().decode()] = batch["rgb"][0].numpy()
     assert len(expected) == 5
     # One that is not there and one that cannot be decoded are left out.

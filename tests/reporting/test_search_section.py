@@ -2,7 +2,6 @@
 
 import html.parser
 import json
-import re
 from collections import Counter
 
 import numpy as np
@@ -298,20 +297,23 @@ def test_damaged_clusters_are_a_user_error(running):
     path.unlink()
 
 
-def test_searches_are_compared(tmp_path, write_search):
-    study = {"cma": "CMAES", "random": "RandomSearch"}
-    journals = {name: write_search(tmp_path / name, NAMES, strategy=strategy, seed=seed)
-                for seed, (name, strategy) in enumerate(study.items())}
+def test_losses_drawn_at_random_are_said_to_be(tmp_path, write_search):
+    write_search(tmp_path / "search", NAMES, strategy="RandomSearch", generations=1)
+    page = Page(report.write_report(tmp_path, search_dir=tmp_path / "search"))
+    assert "the losses were drawn at random" in page.text
+
+
+def test_a_study_is_its_table_and_its_findings(tmp_path):
+    row = {"name": "cma_es", "title": "CMA-ES", "candidates": 60, "ended": True,
+           "fitness": {"mean": 0.25, "std": 0.0125, "n": 2}, "weak": None,
+           "accuracy": {"linear": {"mean": 0.5, "std": 0.0, "n": 1}}, "paper": 0.674}
+    untrained = row | {"title": "untrained network", "candidates": None, "fitness": None,
+                       "paper": None}
+    (tmp_path / "study.json").write_text(json.dumps({
+        "rows": [row, untrained], "findings": ["No difference <b>."], "figure_9": None}))
     page = Page(report.write_report(tmp_path, study_dir=tmp_path))
-    for name, journal in journals.items():
-        others = [x.fitness for x in journal.repeats if x.place == journal.best.place]
-        seconds = sum(x.seconds["total"] for x in [*journal.candidates, *journal.repeats])
-        assert page.row("hours of workers", name) == [
-            name, study[name], "24", f"{journal.best.fitness:.4f}", f"{np.mean(others):.4f}",
-            f"{100 * journal.best.weak:.1f}%", "1.5000", f"{seconds / 3600:.2f}"]
-    # Figure 9 is of the losses drawn at random only.
-    found = scipy.stats.spearmanr([-x.zipf for x in journals["random"].candidates],
-                                  [x.weak for x in journals["random"].candidates])
-    assert re.findall(r"accuracy is (\S+) \(n = (\d+)", page.text) == [
-        (f"{found.statistic:.2f}", "24")]
-    assert "drawn at random" in page.text
+    assert page.table("loss found by") == [
+        ["CMA-ES", "60", "0.2500 ± 0.0125", "", "50.0%", "67.4%"],
+        ["untrained network", "", "", "", "50.0%", ""]]
+    assert "No difference <b>." in page.text
+    assert "Strategies compared" not in Page(report.write_report(tmp_path)).text
