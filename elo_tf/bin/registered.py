@@ -11,6 +11,7 @@ from elo_tf.models import (  # noqa: F401
     normalization,
     video_resnet,
 )
+from elo_tf.reporting import report  # noqa: F401
 from elo_tf.search import loop, proxy, search, space, strategies  # noqa: F401
 from elo_tf.serving import export  # noqa: F401
 from elo_tf.training import final, optimization  # noqa: F401

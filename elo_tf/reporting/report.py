@@ -178,7 +178,7 @@ def _loss(results: Results) -> Markup:
                            "modalities."),
         page.folded(
             f"All {len(weights)} weights and losses",
-            page.table(("loss", "weight", "best candidate, unseen clips",
+            page.table(("loss", "weight", "best candidate, last step",
                         "final network, before", "after"), rows)))
 
 

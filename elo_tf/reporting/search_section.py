@@ -138,10 +138,10 @@ def _course(journal: Journal) -> list[Markup]:
                        "The random encoder, the control, was not measured.")),
         page.folded(f"{len(rows)} {_noun(len(rows), 'generation')} in numbers", page.table(
             ("generation", "best", "median", "between the quartiles", "failed"), rows)),
-        _against_control(journal)]
+        *_against_control(journal)]
 
 
-def _against_control(journal: Journal) -> Markup:
+def _against_control(journal: Journal) -> list[Markup]:
     """Best and worst candidate beside the random encoder."""
     found, control = choice.front_runner(journal), search_statistics.control_of(journal)
     guide = search_statistics.guide(journal)
@@ -160,8 +160,17 @@ def _against_control(journal: Journal) -> Markup:
                 page.number(measured.zipf, ".4f"),
                 page.number(None) if measured.weak is None else page.percent(measured.weak),
                 page.number(measured.effective_rank, ".3g"), page.number(measured.spread, ".3g")))
-    return page.table(("network", "fitness", "KL from Zipf’s law", "weak supervision",
-                       "effective rank", "spread"), rows)
+    parts = [page.table(("network", "fitness", "KL from Zipf’s law", "weak supervision",
+                         "effective rank", "spread"), rows)]
+    untrained = search_statistics.fitness_of(control, guide)
+    if untrained is not None and found is not None:
+        better = sum(x.ok and x.fitness < untrained for x in journal.candidates)
+        parts.append(page.paragraph(
+            page.number(better, "d"), f" of {len(journal.candidates)} candidates have a lower "
+            "fitness than the random encoder" + (
+                "; the best is not among them: by this measure, training has made the features "
+                "no better." if found[0].fitness >= untrained else ".")))
+    return parts
 
 
 def _weights(journal: Journal) -> list[Markup]:

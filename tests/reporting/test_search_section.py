@@ -120,6 +120,18 @@ def test_the_random_encoder_is_beside_the_best(finished):
     worst = max((x for x in journal.candidates if x.ok), key=lambda x: x.fitness)
     assert page.row("network", "worst candidate that worked")[1] == f"{worst.fitness:.4f}"
     assert page.html.count("random encoder 1.500") == 2, "wide and phone"
+    better = sum(x.ok and x.fitness < 1.5 for x in journal.candidates)
+    assert f"{better} of 24 candidates have a lower fitness than the random encoder." in page.text
+
+
+def test_a_best_that_is_no_better_than_chance_is_said(tmp_path, write_search):
+    folder = tmp_path / "search"
+    write_search(folder, NAMES, generations=1, end=False)
+    path = folder / "journal.jsonl"
+    path.write_text(path.read_text().replace('"zipf":1.5,', '"zipf":0.001,'))
+    page = Page(report.write_report(folder, search_dir=folder))
+    assert "0 of 6 candidates have a lower fitness than the random encoder; the best is not" \
+           in page.text
 
 
 def test_histograms_are_of_the_best_the_worst_and_the_control(finished):
