@@ -32,13 +32,14 @@ def tiles(journal: Journal) -> list[tuple[str, object, object]]:
     measure = ("divergence of the cluster sizes from Zipf’s law" if guide == "zipf"
                else "error rate of weak supervision")
     if found is not None:
-        best, mean = found
-        again = journal.repeats_of(best)
+        best = found[0]
+        mean = choice.repeated_fitness(journal, best)
         meaning = [f"{measure}, lower is better; candidate {best.index} of generation "
                    f"{best.generation}"]
-        if again:
-            meaning += ["; ", page.number(mean), f" on average with {len(again)} other "
-                        f"{_noun(len(again), 'seed')}"]
+        if mean is not None:
+            seeds = journal.header["repeats"]
+            meaning += ["; ", page.number(mean), f" on average with {seeds} other "
+                        f"{_noun(seeds, 'seed')}"]
         items.append(("Best fitness", page.number(best.fitness), _joined(meaning)))
     untrained = search_statistics.fitness_of(control, guide)
     items.append((

@@ -121,3 +121,11 @@ def test_clips_are_read_when_they_are_others(search):
         watcher.on_end(journal)
     assert asked == [["a", "b"], ["a", "c"]]
     assert 'alt="frames of c"' in (folder / "report.html").read_text()
+
+
+def test_a_search_that_had_ended_keeps_its_report(search, slow):
+    folder, journal = search
+    _, begun = slow
+    for _ in range(2):  # The first time there is none yet.
+        LiveReport(folder).on_end(journal)
+        assert len(begun) == 1

@@ -112,6 +112,8 @@ def test_the_random_encoder_is_beside_the_best(finished):
     journal, _, page = finished
     summary = page.text[:page.text.index("What the features are worth")]
     assert "Random encoder1.500the control" in summary
+    others = [x.fitness for x in journal.repeats if x.place == journal.best.place]
+    assert f"{np.mean(others):.3f} on average with 2 other seeds" in summary
     control = page.row("network", "random encoder (control)")
     best = page.row("network", "best candidate")
     assert control[1:5] == ["1.5000", "1.5000", "15.0%", "3"]
