@@ -101,7 +101,7 @@ def encode_modality(encode: Encode, views: ClipViews, modality: str, names: Sequ
     if None in rows:
         outputs = encode(tf.concat(inputs, axis=0), training=training)
     else:
-        outputs = _encode_optional(encode, inputs, whole[0], training)
+        outputs = _encode_optional(encode, inputs, whole, training)
 
     encoded = {}
     for site in SITES:
@@ -117,7 +117,7 @@ def encode_modality(encode: Encode, views: ClipViews, modality: str, names: Sequ
     return encoded
 
 
-def _encode_optional(encode: Encode, inputs: Sequence[tf.Tensor], whole: tf.Tensor,
+def _encode_optional(encode: Encode, inputs: Sequence[tf.Tensor], whole: Sequence[tf.Tensor],
                      training: bool) -> Mapping[str, tf.Tensor]:
     """Encodes views that all examples may lack.
 
@@ -127,13 +127,14 @@ def _encode_optional(encode: Encode, inputs: Sequence[tf.Tensor], whole: tf.Tens
     """
     present = sum(tf.shape(x)[0] for x in inputs)
     needed = tf.cast(tf.equal(present, 0), tf.int32)
-    joined = tf.concat([*inputs, whole[:needed]], axis=0)
+    first = tf.concat([x[:1] for x in whole], axis=0)  # of the first view that is not empty
+    joined = tf.concat([*inputs, first[:needed]], axis=0)
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return encode(joined, training=training)
     anywhere = sum_over_replicas(tf.cast(present, tf.float32))
-    first = tf.equal(context.replica_id_in_sync_group, 0)
-    stands_in = tf.logical_and(tf.equal(anywhere, 0.0), first)
+    leads = tf.equal(context.replica_id_in_sync_group, 0)
+    stands_in = tf.logical_and(tf.equal(anywhere, 0.0), leads)
     counted = tf.concat([tf.fill([present], True), tf.fill([needed], stands_in)], axis=0)
     with counted_examples(counted):
         return encode(joined, training=training)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from elo_tf.encoding import EncodedViews, TappedViews, encode_modality
+from elo_tf.encoding import Encode, EncodedViews, TappedViews, encode_modality
 from elo_tf.models.normalization import frozen_averages
+from elo_tf.tasks.task import Encoded, Task
 from elo_tf.views.clip_views import ClipViews
 
 
@@ -38,8 +39,11 @@ class Losses(Protocol):
     """What is asked of a model here."""
 
     encoders: Mapping[str, tf.keras.Model]
-    loss_weights: tf.Variable
+    tasks: Sequence[Task]
     trainable_variables: Sequence[tf.Variable]
+
+    def step_weights(self) -> tf.Tensor:
+        """The weight of every loss in this step, float32 [n]."""
 
     def encode(self, views: ClipViews, *, training: bool) -> EncodedViews:
         """Encodes every view that the tasks need."""
@@ -47,7 +51,11 @@ class Losses(Protocol):
     def encoded_views(self) -> Sequence[tuple[str, str]]:
         """The views that are encoded, as (modality, view)."""
 
-    def shares(self, encoded: Sequence[TappedViews], counts: tf.Tensor) -> tf.Tensor:
+    def run_encoder(self, modality: str) -> Encode:
+        """A modality's encoder as it is run in training."""
+
+    def shares(self, encoded: Sequence[Encoded], counts: tf.Tensor,
+               tasks: Sequence[Task] | None = None) -> tf.Tensor:
         """This replica's shares [n] of the raw losses; each task is given views of its own."""
 
 
@@ -61,13 +69,13 @@ def together(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
     """
     with tf.GradientTape() as tape:
         encoded = model.encode(views, training=True)
-        tapped = [TappedViews(encoded) for _ in range(model.loss_weights.shape[0])]
+        tapped = [TappedViews(encoded) for _ in range(len(model.tasks))]
         shares = model.shares(tapped, counts)
-        total = tf.tensordot(model.loss_weights, shares, 1)
+        total = tf.tensordot(model.step_weights(), shares, 1)
     taps = [x.taps for x in tapped]
     gradients, tap_gradients = tape.gradient(
         total, (list(model.trainable_variables), taps), unconnected_gradients="zero")
-    return Gradients(gradients, shares, _squares(tap_gradients))
+    return Gradients(gradients, shares, summed_squares(tap_gradients))
 
 
 def in_turn(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
@@ -85,14 +93,15 @@ def in_turn(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
         before = list(encoded.values())
 
     variables = list(model.trainable_variables)
-    own = {v.ref() for e in model.encoders.values() for v in e.trainable_variables}
+    run = dict.fromkeys(modality for modality, _ in model.encoded_views())
+    own = {v.ref() for modality in run for v in model.encoders[modality].trainable_variables}
     heads = [v for v in variables if v.ref() not in own]
     with tf.GradientTape() as tape:
         tape.watch(activations)
         tapped = [TappedViews(EncodedViews(views, activations))
-                  for _ in range(model.loss_weights.shape[0])]
+                  for _ in range(len(model.tasks))]
         shares = model.shares(tapped, counts)
-        total = tf.tensordot(model.loss_weights, shares, 1)
+        total = tf.tensordot(model.step_weights(), shares, 1)
     head_gradients, wanted, tap_gradients = tape.gradient(
         total, (heads, activations, [x.taps for x in tapped]), unconnected_gradients="zero")
 
@@ -109,7 +118,7 @@ def in_turn(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
         for variable, gradient in zip(own_variables, found, strict=True):
             key = variable.ref()
             gradients[key] = gradients[key] + gradient if key in gradients else gradient
-    return Gradients([gradients[v.ref()] for v in variables], shares, _squares(tap_gradients))
+    return Gradients([gradients[v.ref()] for v in variables], shares, summed_squares(tap_gradients))
 
 
 def accumulated(compute: Callable[[Mapping[str, tf.Tensor]], Any],
@@ -142,6 +151,6 @@ def accumulated(compute: Callable[[Mapping[str, tf.Tensor]], Any],
     return total
 
 
-def _squares(gradients: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+def summed_squares(gradients: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
     """Summed squares of each task's gradients, float32 [n]."""
     return tf.stack([tf.add_n([2.0 * tf.nn.l2_loss(x) for x in own]) for own in gradients])

@@ -2,8 +2,8 @@
 
     L = sum_{m,t} lambda_{m,t} L_{m,t} + sum_d lambda_d L_d
 
-The weights are one variable, so that one compiled graph serves a whole search; where they are
-fixed, tasks of weight 0 are not built at all.
+The weights are one variable, so that one compiled graph serves a whole search, and skips tasks of
+weight 0 as it runs; where the weights are fixed, such tasks are not built at all.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from elo_tf import gradients
+from elo_tf import gradients, skipping
 from elo_tf.data.clip_spec import CHANNELS, ClipSpec
 from elo_tf.encoding import SITES, EncodedViews, encode_modality, runner
 from elo_tf.errors import UserError
@@ -50,13 +50,14 @@ class PretrainingModel(tf.keras.Model):
                  make_augmentation: Callable[[], Augmentation] = Augmentation,
                  precision: Literal["float32", "mixed_bfloat16"] = "float32",
                  recompute: Literal["none", "units", "views", "both"] = "none",
-                 accumulate: int = 1, xla: bool = False):
+                 accumulate: int = 1, xla: bool = False, skip_zero: bool = True):
         """Builds encoders and heads; call it inside the strategy's scope.
 
         Args:
           clip: the clip's size.
           space: the loss space.
-          names: the losses to build; all of the space by default.
+          names: the losses to build, for fixed weights; all of the space by default, for weights
+            that change.
           seed: of the initial variables, the views' draws and the augmentation's.
           make_video_encoder: called with the number of channels and `name`.
           make_audio_encoder: called with the number of mel bins and `name`.
@@ -70,6 +71,9 @@ class PretrainingModel(tf.keras.Model):
             each view by itself), or both.
           accumulate: parts of each replica's batch that are computed one after the other.
           xla: compile the encoders with XLA, for GPUs; it needs a single replica.
+          skip_zero: leave out of a step what only losses of weight 0 need (our choice). It acts
+            where the weights may change, without `names`, on one replica that takes its batch at
+            once, with `recompute` "none" or "units" and without `xla`.
 
         Raises:
           UserError: if the options exclude each other.
@@ -85,6 +89,8 @@ class PretrainingModel(tf.keras.Model):
                             f"normalisation over {replicas} devices; set it to False")
         self._in_turn = recompute in ("views", "both")
         self._accumulate = accumulate
+        self._skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
+                       and not xla and not self._in_turn)
         self.names = tuple(space.names if names is None else names)
         self._clip = clip
         self._space = space
@@ -94,12 +100,11 @@ class PretrainingModel(tf.keras.Model):
         wanted = {key for name in self.names for key in space.task(name).encodes}
         self._views = {m: sorted({v for n, v in wanted if n == m})
                        for m in ("rgb", "flow", "gray", "audio")}
-        self._views["rgb"] = sorted({"intact", *self._views["rgb"]})
         self.encoders = {}
         with precision_policy(precision):
             # A seed for each encoder, so that leaving tasks out does not change the others.
             for i, (modality, views) in enumerate(self._views.items()):
-                if views:
+                if views or modality == "rgb":
                     tf.keras.utils.set_random_seed(seed * 1000 + i)
                     self.encoders[modality] = (
                         make_audio_encoder(clip.mel_bins, name="audio") if modality == "audio"
@@ -143,16 +148,23 @@ class PretrainingModel(tf.keras.Model):
         return EncodedViews(views, {
             modality: encode_modality(self._run[modality], views, modality, self._views[modality],
                                       training)
-            for modality in self.encoders})
+            for modality in self.encoders if self._views[modality]})
 
-    def shares(self, encoded: Sequence[Encoded], counts: tf.Tensor) -> tf.Tensor:
+    def step_weights(self) -> tf.Tensor:
+        """The weight of every loss in this step, float32 [n]."""
+        return tf.convert_to_tensor(self.loss_weights)
+
+    def shares(self, encoded: Sequence[Encoded], counts: tf.Tensor,
+               tasks: Sequence[Task] | None = None) -> tf.Tensor:
         """This replica's shares float32 [n] of the raw losses; see `losses.global_shares`.
 
         Args:
           encoded: the views for each task.
           counts: float32 [n], valid examples of the global batch.
+          tasks: all n of the model by default.
         """
-        outputs = [task(own) for task, own in zip(self.tasks, encoded, strict=True)]
+        outputs = [task(own) for task, own in zip(
+            self.tasks if tasks is None else tasks, encoded, strict=True)]
         return global_shares(outputs, counts, normalise=self._space.normalise,
                              floor=self._space.floor)
 
@@ -164,13 +176,18 @@ class PretrainingModel(tf.keras.Model):
 
         Returns:
           total: the weighted sum; losses: float32 [n], the raw losses over the global batch;
-          counts: float32 [n], their valid examples; gradient_norm: of the total, in all
+          counts: float32 [n], their valid examples; both 0 of losses that are skipped;
+          gradient_norm: of the total, in all
           variables; gradient_norms: float32 [n], of each weighted loss, in the activations that it
           is computed from (as GradNorm measures them: Chen et al. 2018, arXiv 1711.02257).
         """
         compute = gradients.in_turn if self._in_turn else gradients.together
         variables = self.trainable_variables
-        if self._accumulate == 1:
+        if self._skips:
+            active = skipping.Active(self.loss_weights)
+            counts = tf.where(active.losses, self._counts(data), 0.0)
+            found = skipping.together(self, self._needed_views(data, active), counts, active)
+        elif self._accumulate == 1:
             counts = self._counts(data)
             found = compute(self, self._clip_views(data, augmented=True), counts)
         else:
@@ -205,6 +222,11 @@ class PretrainingModel(tf.keras.Model):
     def _clip_views(self, batch: Mapping[str, tf.Tensor], *, augmented: bool) -> ClipViews:
         return ClipViews(batch, self._clip, self._seed, self._log_mel,
                          self._augmentation if augmented else None)
+
+    def _needed_views(self, batch: Mapping[str, tf.Tensor], active: skipping.Active
+                      ) -> skipping.NeededViews:
+        return skipping.NeededViews(batch, self._clip, self._seed, self._log_mel,
+                                    self._augmentation, tasks=self.tasks, active=active)
 
     def _counts(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Valid examples of each loss, float32 [n], in the global batch."""

@@ -69,9 +69,11 @@ class Task(tf.keras.layers.Layer):
     Attributes:
       family: the task's name without its modality, such as "shuffle".
       modality: the modality it trains.
+      site: of the encoders, whose activation it reads.
     """
 
     family: str = ""
+    site: str = "embedding"
 
     def __init__(self, modality: str, name: str | None = None):
         super().__init__(name=name or f"{modality}/{self.family}")

@@ -25,6 +25,7 @@ from elo_tf.views.log_mel import LogMel
 RGB_MEAN = 0.45
 RGB_SCALE = 0.225
 FLOW_SCALE = 2.0  # pixels a step; brings flow to order 1
+REARRANGED = ("shuffled", "reversed")  # views that are made from the intact one
 
 
 class ClipViews:
@@ -60,16 +61,23 @@ class ClipViews:
 
     def encoder_input(self, modality: str, view: str) -> tf.Tensor:
         """The same as an encoder sees it: perhaps blurred, perhaps masked."""
-        augmentation = self._augmentation
-        blurred = augmentation is not None and augmentation.blurs and modality in ("rgb", "gray")
-        masked = augmentation is not None and augmentation.masks and modality == "audio"
-        if blurred:
-            return self._once((modality, view, "blurred"), lambda: self._blurred(modality, view))
-        if masked:
-            return self._once((modality, view, "masked"), lambda: augmentation.mask(
+        key = self._input_key(modality, view)
+        if key[2:] == ("blurred",):
+            return self._once(key, lambda: self._blurred(modality, view))
+        if key[2:] == ("masked",):
+            return self._once(key, lambda: self._augmentation.mask(
                 self.view("audio", view), view, self._batch["index"], self._batch["key"],
                 self._seed))
         return self.view(modality, view)
+
+    def _input_key(self, modality: str, view: str) -> tuple[str, ...]:
+        """What a view is called where an encoder sees it."""
+        augmentation = self._augmentation
+        if augmentation is not None and augmentation.blurs and modality in ("rgb", "gray"):
+            return modality, view, "blurred"
+        if augmentation is not None and augmentation.masks and modality == "audio":
+            return modality, view, "masked"
+        return modality, view
 
     @staticmethod
     def always_present(modality: str, view: str) -> bool:
@@ -93,7 +101,7 @@ class ClipViews:
         return self._made[key]
 
     def _make(self, modality: str, view: str) -> tf.Tensor:
-        if view in ("shuffled", "reversed"):
+        if view in REARRANGED:
             return self._rearranged(modality, view, self.view(modality, "intact"))
         if modality == "gray":
             return tf.image.rgb_to_grayscale(self.view("rgb", view))
@@ -110,7 +118,7 @@ class ClipViews:
         return (tf.cast(video, tf.float32) / 255.0 - RGB_MEAN) / RGB_SCALE
 
     def _blurred(self, modality: str, view: str) -> tf.Tensor:
-        if view in ("shuffled", "reversed"):
+        if view in REARRANGED:
             return self._rearranged(modality, view, self.encoder_input(modality, "intact"))
         if modality == "gray":
             return tf.image.rgb_to_grayscale(self.encoder_input("rgb", view))
