@@ -1,4 +1,6 @@
-"""Makes a set of procedural videos: mp4 files with sound whose classes differ by motion alone.
+"""Makes a set of procedural videos: mp4 files with sound whose classes differ by motion.
+
+By nothing else, unless --backdrops has them happen in places of their own.
 
 Example:
   python -m tools.make_videos --output=/tmp/videos --clips=unlabelled:240,train:96,test:96
@@ -32,6 +34,10 @@ _CLASSES = flags.DEFINE_string(
     "classes", str(len(procedural.DEFAULT_CLASSES)),
     "How many classes, in this order, or their names between commas: "
     f"{', '.join(procedural.CLASS_NAMES)}.")
+_BACKDROPS = flags.DEFINE_float(
+    "backdrops", 0.0, "Probability that a video happens in the place of its class, which a still "
+    "shows: the classes are then as easy as real ones are. 0: they differ by motion alone.",
+    lower_bound=0.0, upper_bound=1.0)
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes. The files do not depend on it. Default: one a core.")
 
@@ -78,7 +84,7 @@ def main(_: list[str]) -> None:
     clips = parse_clips(_CLIPS.value, _SPLITS.value)
     settings = procedural_set.Settings(
         seed=_SEED.value, seconds=_SECONDS.value, size=_SIZE.value, fps=_FPS.value,
-        classes=parse_classes(_CLASSES.value))
+        classes=parse_classes(_CLASSES.value), backdrops=_BACKDROPS.value)
     workers = len(os.sched_getaffinity(0)) if _WORKERS.value is None else _WORKERS.value
     if workers < 1:
         raise UserError(f"--workers is {workers}; it must be 1 or more")

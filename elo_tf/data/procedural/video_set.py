@@ -18,6 +18,7 @@ import numpy as np
 from elo_tf import cli, files, parallel
 from elo_tf.data import procedural
 from elo_tf.data.media import write as media_write
+from elo_tf.data.procedural import backdrop
 from elo_tf.data.procedural import render as procedural_render
 from elo_tf.data.procedural import sound as procedural_sound
 from elo_tf.errors import UserError
@@ -43,6 +44,8 @@ class Settings:
       size: side of the square frames, pixels, even.
       fps: frames a second.
       classes: names from `procedural.CLASS_NAMES`.
+      backdrops: probability that a clip happens in the place of its class; 0: only motion tells
+        the classes apart.
     """
 
     seed: int = 1
@@ -50,6 +53,7 @@ class Settings:
     size: int = 64
     fps: float = 12.0
     classes: tuple[str, ...] = procedural.DEFAULT_CLASSES
+    backdrops: float = 0.0
 
     def __post_init__(self):
         if self.seed < 0:
@@ -69,6 +73,8 @@ class Settings:
                             f"{', '.join(procedural.CLASS_NAMES)}")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise UserError(f"classes is {', '.join(self.classes)}; name at least two, each once")
+        if not 0 <= self.backdrops <= 1:
+            raise UserError(f"backdrops is {self.backdrops:g}; it is a probability, in [0, 1]")
 
     @property
     def frames(self) -> int:
@@ -101,8 +107,8 @@ class Clip:
 
 
 def _generators(settings: Settings, split: str, index: int) -> list[np.random.Generator]:
-    """Independent generators of a clip: for its scene, its voice, its kind of sound."""
-    seeds = np.random.SeedSequence([settings.seed, SPLITS.index(split), index]).spawn(3)
+    """Independent generators of a clip: for scene, voice, kind of sound, backdrop."""
+    seeds = np.random.SeedSequence([settings.seed, SPLITS.index(split), index]).spawn(4)
     return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
 
 
@@ -155,8 +161,11 @@ def make_clip(settings: Settings, split: str, index: int) -> Clip:
       The clip.
     """
     name = class_of(settings, split, index)
-    for_scene, for_voice, _ = _generators(settings, split, index)
+    for_scene, for_voice, _, for_backdrop = _generators(settings, split, index)
     scene = procedural.draw_scene(for_scene)
+    if for_backdrop.random() < settings.backdrops:
+        scene = backdrop.set_backdrop(
+            scene, settings.classes.index(name), len(settings.classes), for_backdrop)
     times = np.arange(settings.frames) / settings.fps
     path = procedural.trajectory(name, scene, times)
     frames = procedural_render.render(scene, path, times, settings.size)
@@ -192,7 +201,7 @@ def _check_folder(output: pathlib.Path, settings: Settings, clips: dict[str, int
         return {}
     try:
         truth = json.loads(truth_file.read_text(encoding="utf-8"))
-        before = truth["settings"]
+        before = {"backdrops": 0.0} | truth["settings"]  # older sets do not name them
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{truth_file} is not a truth file of procedural videos ({error!r}); "
                         "name another --output") from error

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -247,6 +248,33 @@ def test_other_settings_or_fewer_clips_are_refused(tmp_path):
     assert _contents(tmp_path) == before
 
 
+def test_backdrops_go_with_the_class_and_change_nothing_else(tmp_path):
+    plain = dataclasses.replace(SMALL, classes=("translate", "pulse", "collide"))
+    always = dataclasses.replace(plain, backdrops=1.0)
+    sometimes = dataclasses.replace(plain, backdrops=0.5)
+    colours, labels, kept = [], [], 0
+    for index in range(60):
+        before, after, mixed = (
+            procedural_set.make_clip(x, "train", index) for x in (plain, always, sometimes))
+        np.testing.assert_array_equal(before.waveform if before.waveform is not None else 0,
+                                      after.waveform if after.waveform is not None else 0)
+        kept += np.array_equal(mixed.frames, before.frames)
+        assert np.array_equal(mixed.frames, before.frames) or np.array_equal(
+            mixed.frames, after.frames)
+        colours.append(np.median(after.frames[0], axis=(0, 1)))
+        labels.append(after.name)
+    assert 15 < kept < 45
+    classifier = pipeline.make_pipeline(preprocessing.StandardScaler(),
+                                        linear_model.LogisticRegression())
+    accuracy = model_selection.cross_val_score(classifier, colours, labels, cv=5).mean()
+    assert 0.55 < accuracy < 0.999  # a still helps, and is not enough
+
+    procedural_set.make_set(str(tmp_path), SMALL, {"train": 2})
+    with pytest.raises(UserError, match="backdrops was 0.0, is 1.0"):
+        procedural_set.make_set(str(tmp_path), dataclasses.replace(SMALL, backdrops=1.0),
+                                {"train": 2})
+
+
 def test_folders_that_are_not_ours_are_refused(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "holiday.mp4").write_bytes(b"")
@@ -265,6 +293,7 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
     ({"seconds": float("nan")}, "seconds is nan"), ({"seed": -1}, "seed is -1"),
     ({"classes": ("bounce", "jump")}, "no class is called jump"),
     ({"classes": ("bounce", "bounce")}, "each once"), ({"classes": ("bounce",)}, "at least two"),
+    ({"backdrops": 1.5}, "backdrops is 1.5"),
 ])
 def test_bad_settings_are_refused(values, message):
     with pytest.raises(UserError, match=message):
