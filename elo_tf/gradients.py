@@ -24,7 +24,7 @@ class Gradients(NamedTuple):
     """What one replica contributes to a step; all of it sums over replicas and over parts.
 
     Attributes:
-      gradients: of the weighted sum, one for each trainable variable of the model.
+      gradients: of the weighted sum, one for each trainable variable of the network.
       shares: float32 [n], of the raw losses.
       squares: float32 [n], squared length of each weighted loss's own gradient in the activations
         that it is computed from.
@@ -40,7 +40,7 @@ class Losses(Protocol):
 
     encoders: Mapping[str, tf.keras.Model]
     tasks: Sequence[Task]
-    trainable_variables: Sequence[tf.Variable]
+    network_variables: Sequence[tf.Variable]
 
     def step_weights(self) -> tf.Tensor:
         """The weight of every loss in this step, float32 [n]."""
@@ -74,7 +74,7 @@ def together(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
         total = tf.tensordot(model.step_weights(), shares, 1)
     taps = [x.taps for x in tapped]
     gradients, tap_gradients = tape.gradient(
-        total, (list(model.trainable_variables), taps), unconnected_gradients="zero")
+        total, (list(model.network_variables), taps), unconnected_gradients="zero")
     return Gradients(gradients, shares, summed_squares(tap_gradients))
 
 
@@ -92,7 +92,7 @@ def in_turn(model: Losses, views: ClipViews, counts: tf.Tensor) -> Gradients:
         activations[modality] |= encoded
         before = list(encoded.values())
 
-    variables = list(model.trainable_variables)
+    variables = list(model.network_variables)
     run = dict.fromkeys(modality for modality, _ in model.encoded_views())
     own = {v.ref() for modality in run for v in model.encoders[modality].trainable_variables}
     heads = [v for v in variables if v.ref() not in own]

@@ -14,7 +14,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from elo_tf import gradients, skipping
+from elo_tf import gradients, skipping, uncertainty
 from elo_tf.data.clip_spec import CHANNELS, ClipSpec
 from elo_tf.encoding import SITES, EncodedViews, encode_modality, runner
 from elo_tf.errors import UserError
@@ -37,7 +37,9 @@ class PretrainingModel(tf.keras.Model):
       encoders: by modality; the RGB encoder is always there.
       tasks: in the order of `names`.
       loss_weights: float32 variable [len(names)].
+      log_variances: float32 variable [len(names)] where the weights are learned; None otherwise.
       modalities: what batches must hold, of "rgb", "flow" and "audio".
+      skips: whether steps leave out what losses of weight 0 need.
       needs_other: whether batches must hold the window of another time.
       after_step: called with the optimiser's count of steps, inside the train step, at its end.
     """
@@ -50,7 +52,8 @@ class PretrainingModel(tf.keras.Model):
                  make_augmentation: Callable[[], Augmentation] = Augmentation,
                  precision: Literal["float32", "mixed_bfloat16"] = "float32",
                  recompute: Literal["none", "units", "views", "both"] = "none",
-                 accumulate: int = 1, xla: bool = False, skip_zero: bool = True):
+                 accumulate: int = 1, xla: bool = False, skip_zero: bool = True,
+                 weighting: Literal["fixed", "uncertainty"] = "fixed"):
         """Builds encoders and heads; call it inside the strategy's scope.
 
         Args:
@@ -74,6 +77,8 @@ class PretrainingModel(tf.keras.Model):
           skip_zero: leave out of a step what only losses of weight 0 need (our choice). It acts
             where the weights may change, without `names`, on one replica that takes its batch at
             once, with `recompute` "none" or "units" and without `xla`.
+          weighting: "uncertainty" learns the weights in the training (see `uncertainty`);
+            `loss_weights` then says by a weight above 0 which losses take part.
 
         Raises:
           UserError: if the options exclude each other.
@@ -84,12 +89,15 @@ class PretrainingModel(tf.keras.Model):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if accumulate < 1:
             raise UserError(f"PretrainingModel.accumulate is {accumulate}; it must be 1 or more")
+        if weighting not in ("fixed", "uncertainty"):
+            raise UserError(f"PretrainingModel.weighting is {weighting!r}; it must be 'fixed' or "
+                            "'uncertainty'")
         if xla and replicas > 1:
             raise UserError("PretrainingModel.xla is True, but XLA cannot compile batch "
                             f"normalisation over {replicas} devices; set it to False")
         self._in_turn = recompute in ("views", "both")
         self._accumulate = accumulate
-        self._skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
+        self.skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
                        and not xla and not self._in_turn)
         self.names = tuple(space.names if names is None else names)
         self._clip = clip
@@ -118,6 +126,9 @@ class PretrainingModel(tf.keras.Model):
                      for m, encoder in self.encoders.items()}
         self.loss_weights = tf.Variable(tf.zeros([len(self.names)]), trainable=False,
                                         name="loss_weights")
+        self.log_variances = None
+        if weighting == "uncertainty":
+            self.log_variances = tf.Variable(tf.zeros([len(self.names)]), name="log_variances")
         used = wanted.union(*(task.decodes for task in self.tasks), {("rgb", "intact")})
         modalities = {"rgb" if m == "gray" else m for m, _ in used}
         self.modalities = tuple(m for m in ("rgb", "flow", "audio") if m in modalities)
@@ -127,6 +138,10 @@ class PretrainingModel(tf.keras.Model):
         """Sets the losses' weights; those in the space's dead zone become 0."""
         effective = self._space.effective(weights)
         self.loss_weights.assign(np.array([effective[name] for name in self.names], np.float32))
+
+    def weights_by_name(self) -> dict[str, float]:
+        """The losses' weights as they are now."""
+        return dict(zip(self.names, map(float, self.step_weights()), strict=True))
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises UserError where a global batch cannot be split over devices and parts."""
@@ -152,7 +167,15 @@ class PretrainingModel(tf.keras.Model):
 
     def step_weights(self) -> tf.Tensor:
         """The weight of every loss in this step, float32 [n]."""
-        return tf.convert_to_tensor(self.loss_weights)
+        weights = tf.convert_to_tensor(self.loss_weights)
+        if self.log_variances is None:
+            return weights
+        return uncertainty.learned_weights(self.log_variances, weights > 0)
+
+    @property
+    def network_variables(self) -> list[tf.Variable]:
+        """The trainable variables of encoders and heads."""
+        return [v for v in self.trainable_variables if v is not self.log_variances]
 
     def shares(self, encoded: Sequence[Encoded], counts: tf.Tensor,
                tasks: Sequence[Task] | None = None) -> tf.Tensor:
@@ -179,11 +202,13 @@ class PretrainingModel(tf.keras.Model):
           counts: float32 [n], their valid examples; both 0 of losses that are skipped;
           gradient_norm: of the total, in all
           variables; gradient_norms: float32 [n], of each weighted loss, in the activations that it
-          is computed from (as GradNorm measures them: Chen et al. 2018, arXiv 1711.02257).
+          is computed from (as GradNorm measures them: Chen et al. 2018, arXiv 1711.02257);
+          weights: float32 [n], where they are learned: those of this step.
         """
         compute = gradients.in_turn if self._in_turn else gradients.together
-        variables = self.trainable_variables
-        if self._skips:
+        variables = self.network_variables
+        weights = self.step_weights()
+        if self.skips:
             active = skipping.Active(self.loss_weights)
             counts = tf.where(active.losses, self._counts(data), 0.0)
             found = skipping.together(self, self._needed_views(data, active), counts, active)
@@ -201,11 +226,17 @@ class PretrainingModel(tf.keras.Model):
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
             summed = context.all_reduce(tf.distribute.ReduceOp.SUM, summed)
+        report = self._report(found.shares, counts, weights)
+        if self.log_variances is not None:
+            variables = [*variables, self.log_variances]
+            summed = [*summed, uncertainty.log_variance_gradient(
+                weights, report["losses"], counts)]
+            report["weights"] = weights
         self.optimizer.apply_gradients(zip(summed, variables, strict=True),
                                        experimental_aggregate_gradients=False)
         if self.after_step is not None:
             self.after_step(self.optimizer.iterations)
-        return self._report(found.shares, counts) | {
+        return report | {
             "gradient_norm": tf.linalg.global_norm(summed),
             "gradient_norms": tf.sqrt(sum_over_replicas(found.squares))}
 
@@ -217,7 +248,8 @@ class PretrainingModel(tf.keras.Model):
         with frozen_averages():
             encoded = self.encode(self._clip_views(data, augmented=False), training=True)
             counts = self._counts(data)
-            return self._report(self.shares([encoded] * len(self.tasks), counts), counts)
+            return self._report(self.shares([encoded] * len(self.tasks), counts), counts,
+                                self.step_weights())
 
     def _clip_views(self, batch: Mapping[str, tf.Tensor], *, augmented: bool) -> ClipViews:
         return ClipViews(batch, self._clip, self._seed, self._log_mel,
@@ -234,10 +266,10 @@ class PretrainingModel(tf.keras.Model):
         masks = tf.stack([task.mask(views) for task in self.tasks])
         return sum_over_replicas(tf.reduce_sum(tf.cast(masks, tf.float32), axis=1))
 
-    def _report(self, shares: tf.Tensor, counts: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _report(self, shares: tf.Tensor, counts: tf.Tensor, weights: tf.Tensor
+                ) -> dict[str, tf.Tensor]:
         losses = sum_over_replicas(tf.stop_gradient(shares))
-        return {"total": tf.tensordot(self.loss_weights, losses, 1), "losses": losses,
-                "counts": counts}
+        return {"total": tf.tensordot(weights, losses, 1), "losses": losses, "counts": counts}
 
 
 @contextlib.contextmanager

@@ -162,7 +162,7 @@ def together(model: Losses, views: NeededViews, counts: tf.Tensor, active: Activ
             [outputs[key] for key in wanted], variables, unconnected_gradients="zero",
             output_gradients=[tf.add_n(parts) for parts in wanted.values()])
         gradients |= {v.ref(): g for v, g in zip(variables, own, strict=True)}
-    return Gradients([gradients[v.ref()] for v in model.trainable_variables],
+    return Gradients([gradients[v.ref()] for v in model.network_variables],
                      tf.stack([one.share for one in found]),
                      tf.stack([one.square for one in found]))
 

@@ -91,11 +91,18 @@ def count_costs(function: tf.types.experimental.ConcreteFunction) -> Costs:
 
 def trace_step(model: tf.keras.Model, signature: Mapping[str, tf.TensorSpec]
                ) -> tf.types.experimental.ConcreteFunction:
-    """Traces a compiled model's train step for a batch of `batch_signature`; it is not run."""
+    """Traces a compiled model's train step for a batch of `batch_signature`; it is not run.
+
+    It is the step in which every loss has a weight: what is skipped has no static shape.
+    """
     step = tf.function(lambda batch: model.distribute_strategy.run(model.train_step, (batch,)),
                        autograph=False)
-    with all_present():
-        return step.get_concrete_function(dict(signature))
+    skips, model.skips = model.skips, False
+    try:
+        with all_present():
+            return step.get_concrete_function(dict(signature))
+    finally:
+        model.skips = skips
 
 
 def count_variables(variables: Iterable[tf.Variable]) -> tuple[int, int]:

@@ -53,7 +53,8 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
       records: the record set.
       clip: the clip's size.
       space: the loss space.
-      loss_weights: by name, as best_loss.gin gives them; names left out weigh 0.
+      loss_weights: by name, as best_loss.gin gives them; names left out weigh 0. Where the model
+        learns the weights, those above 0 take part, and unseen clips are scored by the plain sum.
       make_model: called with clip, space, names and seed.
       optimizer: called with the number of steps and the global batch size.
       split: of the records; labels are never read.
@@ -113,6 +114,10 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
         parts = {"encoders": model.encoders, "loss_weights": model.loss_weights,
                  "tasks": dict(zip(names, model.tasks, strict=True)),
                  "optimizer": model.optimizer}
+        learns = model.log_variances is not None
+        if learns:
+            parts["log_variances"] = model.log_variances
+            weights = dict.fromkeys(names, 1.0)
         if averages is not None:
             parts["averages"] = averages
             model.after_step = averages.update
@@ -178,6 +183,8 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
             with kept():
                 result = json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
                 result["after"] = heldout()
+                if learns:
+                    result["weights"] = model.weights_by_name()
                 if chief:
                     files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
                     encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())

@@ -10,9 +10,9 @@ import tensorflow as tf
 from elo_tf import model_garden
 from elo_tf.errors import UserError
 
-# Biases, and scales and shifts of batch normalisation, by the name of the variable; the copy on a
-# second device is called "bias/replica_1:0".
-NOT_DECAYED = r"(^|/)(bias|gamma|beta)(/replica_\d+)?(:\d+)?$"
+# Biases, scales and shifts of batch normalisation, and learned weights of losses, by the name of
+# the variable; the copy on a second device is called "bias/replica_1:0".
+NOT_DECAYED = r"(^|/)(bias|gamma|beta|log_variances)(/replica_\d+)?(:\d+)?$"
 
 
 @gin.register(denylist=["steps", "batch_size"])

@@ -4,6 +4,7 @@ A line of losses.jsonl is one of two kinds. Of every `log_every`-th step:
 
     step, total             the weighted sum of the losses
     learning_rate           of this step
+    weights                 by name, where they are learned
     losses                  raw, by name
     weighted, share         times its weight; as a share of the total
     gradient_norm           of the total, in all variables, before clipping
@@ -81,6 +82,9 @@ class RunLog:
           The entry.
         """
         names, weights = list(self._weights), np.array(list(self._weights.values()))
+        learned = "weights" in report
+        if learned:
+            weights = report["weights"].astype(np.float64)
         weighted = weights * report["losses"].astype(np.float64)
         total = weighted.sum()
 
@@ -96,6 +100,8 @@ class RunLog:
             "measured": {"clips_per_second": round(clips_per_second, 3),
                          "data_wait": round(waited.share, 4),
                          "memory_gb": round(peak_memory() / 1e9, 3)}}
+        if learned:
+            entry["weights"] = by_name(weights)
         self._append(entry)
         return entry
 
