@@ -9,14 +9,18 @@ REQUIREMENTS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
 STAMP := $(VENV)/.installed-$(REQUIREMENTS)
 VIDEOS ?=
 DEMO ?= demo
+STUDY ?= study
+HOURS ?= 1
 
-.PHONY: help setup demo test soak lint lock clean
+.PHONY: help setup demo study test soak lint lock clean
 
 help:
 	@echo "make setup              virtual environment in .venv (PYTHON=... to name a Python 3.11,"
 	@echo "                        GPU=1 for TensorFlow with CUDA)"
 	@echo "make demo               the whole way on videos it makes; VIDEOS=/folder for your own,"
 	@echo "                        DEMO=/folder for the output"
+	@echo "make study              strategies compared, and Figure 9, at a mini scale; HOURS=1 it may"
+	@echo "                        take, STUDY=/folder for what it makes, results in docs/results/study"
 	@echo "make test               the tests"
 	@echo "make soak               the long tests, by hand"
 	@echo "make lint               ruff"
@@ -36,6 +40,9 @@ $(STAMP): $(REQUIREMENTS)
 
 demo: setup
 	$(BIN)/python -m tools.demo --output="$(DEMO)" $(if $(VIDEOS),--videos="$(VIDEOS)")
+
+study: setup
+	$(BIN)/python -m elo_tf.bin.study --run_dir="$(STUDY)" --hours=$(HOURS) --workers=2
 
 test: setup
 	$(BIN)/python -m pytest
