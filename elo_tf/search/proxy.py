@@ -239,7 +239,8 @@ class Proxy:
         self.model.set_weights_by_name(dict.fromkeys(self.space.names, 0.5))
         with reading(self._records, self._split):
             float(self.model.train_function(iter(seeded.training))["total"])
-            self._extract(self._heldout.take(1))
+            # All of it where it is kept: a cache that was read in part is thrown away.
+            self._extract(self._heldout if self._cache else self._heldout.take(1))
         self._reset(seeded)
 
     def _of_repeat(self, repeat: int) -> _Seeded:

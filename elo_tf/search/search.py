@@ -9,7 +9,7 @@ from typing import Any
 
 import gin
 import tensorflow as tf
-from absl import logging
+from absl import flags, logging
 
 from elo_tf import cli, files, provenance, quiet
 from elo_tf.errors import UserError
@@ -113,6 +113,8 @@ def build_proxy(*, losses: LossSpace = gin.REQUIRED, make_proxy: Callable[..., P
 
 def build_elsewhere(config: str, imports: Sequence[str], time_limit: float) -> Proxy:
     """Builds the same in a process that knows nothing of the configuration yet."""
+    if not flags.FLAGS.is_parsed():  # absl would say so with the first line of the log.
+        flags.FLAGS.mark_as_parsed()
     quiet.configure_logging()
     for name in imports:
         importlib.import_module(name)
