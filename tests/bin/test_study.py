@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from elo_tf.bin import study as program
+from elo_tf.bin import study_steps as program
 from elo_tf.errors import UserError
 from elo_tf.reporting import study
 from elo_tf.search.candidate import Candidate, Control
