@@ -90,7 +90,7 @@ def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
 
 @gin.configurable(denylist=["time_limit", "quiet"])
 def build_proxy(*, losses: LossSpace = gin.REQUIRED, make_proxy: Callable[..., Proxy] = Proxy,
-                intra_op_threads: int = 1, deterministic: bool = False, time_limit: float = 0.0,
+                intra_op_threads: int = 2, deterministic: bool = False, time_limit: float = 0.0,
                 quiet: bool = False) -> Proxy:
     """Builds what evaluates candidates in one process.
 
@@ -99,7 +99,9 @@ def build_proxy(*, losses: LossSpace = gin.REQUIRED, make_proxy: Callable[..., P
       make_proxy: called with space, time_limit and quiet.
       intra_op_threads: of every operation on a CPU, on whose number the last bits of a fitness
         depend: one number, whatever the workers and the machine. Operations that do not depend on
-        each other run at the same time in any case. 0 takes all cores.
+        each other run at the same time in any case. Not 1: the kernels of TensorFlow 2.15 then
+        give other last bits from time to time, unless the process has a single core. 0 takes all
+        cores.
       deterministic: use TensorFlow's deterministic kernels, where a GPU has others that are
         faster: without them its bits differ from run to run.
       time_limit: seconds of a training.
