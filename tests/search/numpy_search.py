@@ -2,7 +2,7 @@
 
     python numpy_search.py run_dir [workers [strategy [fault]]]
 
-With a fault, every fourth evaluation goes wrong, as often as it says: "kill:3", its worker is
+With a fault, every third evaluation goes wrong, as often as it says: "kill:3", its worker is
 killed; "memory:3", and it takes more than it may; "hang:3", and it never ends.
 """
 
@@ -69,7 +69,7 @@ class Evaluator:
             return
         with open(self._run_dir / "evaluations", "ab") as file:
             file.write(b".")
-            number, rest = divmod(file.tell(), 4)
+            number, rest = divmod(file.tell(), 3)
         if rest or not 0 < number <= int(self._times):
             return
         try:
