@@ -33,7 +33,7 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
         "#",
         f"# fitness:    {end['fitness']!r} (lower is better){again}",
         *([f"# untrained:  {journal.controls[0].zipf!r}, the Zipf fitness of a random encoder"]
-          if 0 in journal.controls else []),
+          if 0 in journal.controls and journal.controls[0].ok else []),
         f"# candidate:  {best.index} of generation {best.generation}, both from 0",
         f"# search:     {header['strategy']}, seed {header['seed']}, {header['generations']} "
         f"generations of {header['population']}",

@@ -1,6 +1,5 @@
 """What a search will cost, said before it begins, beside what the paper's cost."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ from elo_tf.search.candidate import Control
 PAPER_HOURS, PAPER_GPUS = 4, 8
 
 
-def forecast(control: Control, *, candidates: int, repeats: int, workers: int) -> dict[str, Any]:
+def forecast(control: Control, *, candidates: int, repeats: int, workers: int,
+             cores: int) -> dict[str, Any]:
     """What a configured search will cost.
 
     Args:
@@ -18,6 +18,7 @@ def forecast(control: Control, *, candidates: int, repeats: int, workers: int) -
       candidates: that the strategy will propose.
       repeats: evaluations of the leaders beside these.
       workers: evaluating at the same time.
+      cores: that each of them has.
 
     Returns:
       candidates, repeats, workers; steps, batch_size and clips of a candidate; devices, gpus and
@@ -28,8 +29,7 @@ def forecast(control: Control, *, candidates: int, repeats: int, workers: int) -
     each = facts["steps"] * seconds["step"] + sum(
         seconds.get(part, 0.0) for part in ("features", "cluster", "weak"))
     gpus = facts["gpus"]
-    cores = max(1, (os.cpu_count() or 1) // workers)
-    # Workers share the cores, and more of them than evaluations are of no use.
+    # More workers than evaluations are of no use.
     rounds = -(-(candidates + repeats) // workers)
     return {
         "candidates": candidates, "repeats": repeats, "workers": workers,

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -74,8 +75,10 @@ def search(run_dir: str, *, space: SearchSpace = gin.REQUIRED,
             engine.start()
 
         def expected(control: Control) -> dict[str, Any]:
+            # Local workers share the cores of this machine; actors have those they ask for.
+            cores = cpus if workers == "ray" else max(1, (os.cpu_count() or 1) // engine.workers)
             return forecast.forecast(control, candidates=candidates, repeats=leaders * repeats,
-                                     workers=engine.workers)
+                                     workers=engine.workers, cores=cores)
 
         journal = run_search(
             space, strategy, engine, run_dir=run_dir, generations=generations, leaders=leaders,
