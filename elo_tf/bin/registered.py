@@ -8,6 +8,7 @@ from elo_tf.fitness import clustering, fitness, guards, guide, weak  # noqa: F40
 from elo_tf.models import (  # noqa: F401
     audio_resnet,
     decoders,
+    inflation,
     normalization,
     video_resnet,
 )
