@@ -2,15 +2,12 @@
 
 import dataclasses
 import pathlib
-import shlex
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import numpy as np
 
-from elo_tf.bin import configuration
+from elo_tf.bin import steps
+from elo_tf.bin.steps import Step
 from elo_tf.errors import UserError
 from elo_tf.reporting import study
 from elo_tf.search import forecast
@@ -19,9 +16,7 @@ from elo_tf.search.search import BEST_LOSS
 from elo_tf.training import encoder_files
 
 CLASSES = 8
-BACKDROPS = 0.8
 CLIPS = {"unlabelled": 1200, "train": 480, "test": 800}
-CONVERTERS = 2
 BUDGET = "budget.json"
 FEWEST_GENERATIONS, MOST_GENERATIONS = 2, 250
 MEASURED = 2  # candidates for each worker
@@ -97,43 +92,6 @@ class Budget:
             f"In all about {forecast.duration(3600 * self.hours)}."]
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One program of the project.
-
-    Attributes:
-      title: what it does.
-      command: its module and flags.
-      product: a file that is only there when it is done.
-    """
-
-    title: str
-    command: tuple[str, ...]
-    product: pathlib.Path
-
-    def run(self) -> bool:
-        """Runs it unless it is done, and shows its output.
-
-        Returns:
-          Whether there was something to do.
-
-        Raises:
-          UserError: if it fails; it has then said why.
-        """
-        if self.product.exists():
-            print(f"\n=== {self.title}: done before", flush=True)
-            return False
-        print(f"\n=== {self.title}\n$ python -m {shlex.join(self.command)}", flush=True)
-        started = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", *self.command],
-                              cwd=configuration.ROOT).returncode
-        if code:
-            raise UserError(f"the step '{self.title}' ended with exit code {code}; what it printed "
-                            "is above, and the same command goes on from there")
-        print(f"    {time.monotonic() - started:.0f} s", flush=True)
-        return True
-
-
 class Steps:
     """The steps of a study in a folder."""
 
@@ -154,17 +112,8 @@ class Steps:
 
     def data(self) -> Iterator[Step]:
         """Videos of classes that differ by motion and mostly by place, and their records."""
-        videos = self.run_dir / "videos"
-        clips = ",".join(f"{split}:{count}" for split, count in CLIPS.items())
-        yield Step("make videos whose classes differ by motion and by where they happen", (
-            "tools.make_videos", f"--output={videos}", f"--clips={clips}", f"--classes={CLASSES}",
-            f"--backdrops={BACKDROPS}", "--size=40", "--seconds=2.5", "--fps=12",
-            f"--workers={CONVERTERS}"), self.run_dir / BUDGET)
-        for split in CLIPS:
-            yield Step(f"convert {split} videos to records", (
-                "tools.convert_videos", f"--input={videos / f'{split}.csv'}",
-                f"--output={self._data}", f"--split={split}", "--fps=12", "--min_side=32",
-                "--flow=dis", f"--workers={CONVERTERS}"), self.run_dir / BUDGET)
+        yield from steps.motion_videos(self.run_dir / "videos", self._data, self.run_dir / BUDGET,
+                                       clips=CLIPS, classes=CLASSES)
 
     def search(self, name: str, title: str, strategy: str, population: int, generations: int,
                *bindings: str) -> Step:

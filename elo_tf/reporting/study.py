@@ -17,6 +17,7 @@ import numpy as np
 
 from elo_tf.errors import UserError
 from elo_tf.reporting import search_statistics
+from elo_tf.reporting.scores import Score, difference, plural, points, scored
 from elo_tf.search import choice
 from elo_tf.search.journal import Journal, read_journal
 
@@ -32,29 +33,6 @@ BASELINES = {UNIFORM: "all weights equal", UNCERTAINTY: "learned uncertainty wei
              UNTRAINED: "untrained network"}
 # Of the random search, drawn for Figure 9 beside its own candidates.
 MORE_RANDOM = "random_more"
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """A mean over seeds.
-
-    Attributes:
-      mean: of `n` values.
-      std: their sample standard deviation; 0 for one.
-      n: how many seeds.
-    """
-
-    mean: float
-    std: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Score | None":
-        """The score of some values; None of none."""
-        if not len(values):
-            return None
-        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        return cls(float(np.mean(values)), std, len(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,19 +146,6 @@ def _strategy_row(name: str, journal: Journal | None,
         weak=Score.of([x.weak for x in again if x.weak is not None]))
 
 
-def difference(first: Score, second: Score) -> int:
-    """1 where the first mean is larger, -1 where the second is, 0 where nobody can tell.
-
-    Nobody can tell where the means differ by no more than the two standard deviations over seeds
-    taken together, sqrt(s1^2 + s2^2) (our choice: with three seeds no finer test would be honest),
-    or where one has a single seed.
-    """
-    if min(first.n, second.n) < 2:
-        return 0
-    gap = first.mean - second.mean
-    return 0 if abs(gap) <= math.hypot(first.std, second.std) else int(math.copysign(1, gap))
-
-
 def findings(study: Study) -> list[str]:
     """What the numbers say, in sentences; nothing of what is not measured yet."""
     return [*_of_strategies(study), *_of_baselines(study), *_of_fitness(study)]
@@ -206,7 +171,7 @@ def _of_strategies(study: Study) -> list[str]:
             parts = [f"{label}: {', '.join(outcomes[outcome])}" for outcome, label in (
                 (1, "as in the paper"), (-1, "the other way round"), (0, "no difference"))
                 if outcomes[outcome]]
-            said.append(f"By {what}, of {_plural(len(pairs), 'pair')} of strategies "
+            said.append(f"By {what}, of {plural(len(pairs), 'pair')} of strategies "
                         f"{len(outcomes[1])} differ as in the paper, {len(outcomes[-1])} the other "
                         f"way round, {len(outcomes[0])} not at all ({'; '.join(parts)}).")
     return said
@@ -223,7 +188,7 @@ def _of_baselines(study: Study) -> list[str]:
             verdict = {1: "better than", -1: "worse than", 0: "no different from"}[
                 difference(ours, theirs)]
             words.setdefault(verdict, []).append(
-                f"{other.title} ({_points(ours.mean - theirs.mean)})")
+                f"{other.title} ({points(ours.mean - theirs.mean)})")
         if words:
             listed = "; ".join(f"{verdict} {', '.join(x)}" for verdict, x in words.items())
             said.append(f"The network of {row.title}, by linear accuracy, is {listed}.")
@@ -253,7 +218,7 @@ def _of_fitness(study: Study) -> list[str]:
         if control is not None and control.weak is not None:
             better = sum(x.weak > control.weak for x in drawn)
             text += (f"; of the untrained network: {control.weak:.1%}, which {better} of "
-                     f"{_plural(len(drawn), 'random loss', 'random losses')} surpass")
+                     f"{plural(len(drawn), 'random loss', 'random losses')} surpass")
         said.append(text + ".")
     return said
 
@@ -284,13 +249,13 @@ def as_markdown(study: Study, notes: Sequence[str] = ()) -> str:
         lines.append("| " + " | ".join((
             row.title + ("" if row.ended else " (not ended)"),
             "" if row.candidates is None else str(row.candidates),
-            _scored(row.fitness, ".4f"), _scored(row.weak, ".1%"),
-            *(_scored(row.accuracy.get(p), ".1%") for p in PROTOCOLS),
+            scored(row.fitness, ".4f"), scored(row.weak, ".1%"),
+            *(scored(row.accuracy.get(p), ".1%") for p in PROTOCOLS),
             "" if row.paper is None else f"{row.paper:.1%}")) + " |")
     seeds = max((x.n for row in study.rows for x in row.accuracy.values()), default=0)
     lines += ["", "Fitness is the divergence from Zipf's law, lower is better; the rest is "
               "accuracy. Means ± standard deviations; of k-means and linear over "
-              f"{_plural(seeds, 'final training')}, each with a seed of its own."
+              f"{plural(seeds, 'final training')}, each with a seed of its own."
               + ("" if study.chance is None else
                  f" {study.classes} classes, chance {study.chance:.1%}.")
               + " The paper's figures are of another scale: a ResNet-50 trained on two million "
@@ -306,17 +271,3 @@ def best_so_far(journal: Journal) -> list[float]:
     values = [x.fitness if x.ok else math.inf for x in journal.candidates]
     best = np.minimum.accumulate(values) if values else np.empty(0)
     return [float(x) if math.isfinite(x) else math.nan for x in best]
-
-
-def _scored(score: Score | None, form: str) -> str:
-    if score is None:
-        return ""
-    return f"{score.mean:{form}}" + (f" ± {score.std:{form}}" if score.n > 1 else "")
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f} points"
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
