@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from elo_tf import gradients, skipping, uncertainty
 from elo_tf.data.clip_spec import CHANNELS, ClipSpec
-from elo_tf.encoding import SITES, EncodedViews, encode_modality, runner
+from elo_tf.encoding import SITES, EncodedViews, calls, encode_modality, rest_of, runner
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace, global_shares
 from elo_tf.models.audio_resnet import audio_encoder
@@ -97,15 +97,21 @@ class PretrainingModel(tf.keras.Model):
                             f"normalisation over {replicas} devices; set it to False")
         self._in_turn = recompute in ("views", "both")
         self._accumulate = accumulate
-        self.skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
-                       and not xla and not self._in_turn)
         self.names = tuple(space.names if names is None else names)
         self._clip = clip
         self._space = space
         self._seed = seed
         self._log_mel = make_log_mel
         self._augmentation = make_augmentation()
-        wanted = {key for name in self.names for key in space.task(name).encodes}
+        described = [space.task(name) for name in self.names]
+        wanted = {key for task in described for key in task.encodes}
+        self._maps = {key for task in described for key in task.maps}
+        if self._maps and self._in_turn:
+            raise UserError(f"PretrainingModel.recompute is {recompute!r}, but a task of "
+                            f"{', '.join(self.names)} goes into an encoder between its blocks, "
+                            "which views one by one do not allow; set it to 'none' or 'units'")
+        self.skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
+                      and not xla and not self._in_turn and not self._maps)
         self._views = {m: sorted({v for n, v in wanted if n == m})
                        for m in ("rgb", "flow", "gray", "audio")}
         self.encoders = {}
@@ -122,6 +128,10 @@ class PretrainingModel(tf.keras.Model):
             m: {site: encoder.output[site].shape[-1] for site in SITES}
             for m, encoder in self.encoders.items()})
         self.tasks: list[Task] = space.build_tasks(self.names, shapes)
+        samplers = {view: sampler for task in self.tasks for view, sampler in task.samplers.items()}
+        self._samplers = lambda: samplers  # not to be searched for variables
+        rests = {(m, site): rest_of(self.encoders[m], site) for m, _, site in self._maps}
+        self._rest = lambda modality, site: rests[modality, site]
         self._run = {m: runner(encoder, recompute=recompute in ("units", "both"), compiled=xla)
                      for m, encoder in self.encoders.items()}
         self.loss_weights = tf.Variable(tf.zeros([len(self.names)]), trainable=False,
@@ -129,7 +139,8 @@ class PretrainingModel(tf.keras.Model):
         self.log_variances = None
         if weighting == "uncertainty":
             self.log_variances = tf.Variable(tf.zeros([len(self.names)]), name="log_variances")
-        used = wanted.union(*(task.decodes for task in self.tasks), {("rgb", "intact")})
+        used = wanted.union(*(task.decodes for task in self.tasks), {("rgb", "intact")},
+                            *(sampler.sources for sampler in samplers.values()))
         modalities = {"rgb" if m == "gray" else m for m, _ in used}
         self.modalities = tuple(m for m in ("rgb", "flow", "audio") if m in modalities)
         self.needs_other = any(view == "other_time" for _, view in used)
@@ -160,10 +171,13 @@ class PretrainingModel(tf.keras.Model):
 
     def encode(self, views: ClipViews, *, training: bool) -> EncodedViews:
         """Encodes every view that the tasks need, once."""
-        return EncodedViews(views, {
-            modality: encode_modality(self._run[modality], views, modality, self._views[modality],
-                                      training)
-            for modality in self.encoders if self._views[modality]})
+        found: dict[str, dict] = {}
+        for modality in self.encoders:
+            maps = {(view, site) for name, view, site in self._maps if name == modality}
+            for names in calls(views, modality, self._views[modality]):
+                found.setdefault(modality, {}).update(encode_modality(
+                    self._run[modality], views, modality, names, training, maps))
+        return EncodedViews(views, found, self._rest)
 
     def step_weights(self) -> tf.Tensor:
         """The weight of every loss in this step, float32 [n]."""
@@ -253,12 +267,13 @@ class PretrainingModel(tf.keras.Model):
 
     def _clip_views(self, batch: Mapping[str, tf.Tensor], *, augmented: bool) -> ClipViews:
         return ClipViews(batch, self._clip, self._seed, self._log_mel,
-                         self._augmentation if augmented else None)
+                         self._augmentation if augmented else None, self._samplers())
 
     def _needed_views(self, batch: Mapping[str, tf.Tensor], active: skipping.Active
                       ) -> skipping.NeededViews:
         return skipping.NeededViews(batch, self._clip, self._seed, self._log_mel,
-                                    self._augmentation, tasks=self.tasks, active=active)
+                                    self._augmentation, self._samplers(), tasks=self.tasks,
+                                    active=active)
 
     def _counts(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Valid examples of each loss, float32 [n], in the global batch."""

@@ -11,12 +11,13 @@ leaves it: a branch that a tape must look into, as each encoder's, takes longer 
 For one replica: statistics and negatives over several are collectives, which fail in a branch.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from elo_tf.encoding import EncodedViews, encode_modality
+from elo_tf.encoding import EncodedViews, calls, encode_modality
 from elo_tf.gradients import Gradients, Losses, summed_squares
 from elo_tf.tasks.task import Task, ViewKey
 from elo_tf.views.clip_views import REARRANGED, ClipViews
@@ -79,6 +80,8 @@ class NeededViews(ClipViews):
         modality, view, *kind = key
         if key == _ORDER or view == "window":
             return []
+        if view in self._samplers:
+            return list(self._samplers[view].sources)
         if kind == ["masked"] or (
                 kind == ["blurred"] and modality == "rgb" and view not in REARRANGED):
             return [(modality, view)]
@@ -192,12 +195,14 @@ def _encode(model: Losses, views: NeededViews, modality: str, active: Active
         # What is a target only is there, but is not encoded.
         whole[key] = whole[key][:tf.where(use, tf.shape(whole[key])[0], 0)]
     inputs = _Inputs(whole, needed, views)
+    outputs: dict[ViewKey, tf.Tensor] = {}
     with tf.GradientTape() as tape:
-        if not names:
-            return tape, {}
-        return tape, run_if(
-            active.any_of(sum(users.values(), [])),
-            lambda: encode_modality(model.run_encoder(modality), inputs, modality, names, True))
+        for together in calls(inputs, modality, names):
+            outputs |= run_if(
+                active.any_of(sum((users[view] for view in together), [])),
+                functools.partial(encode_modality, model.run_encoder(modality), inputs, modality,
+                                  together, True))
+    return tape, outputs
 
 
 def _of_task(model: Losses, number: int, activations: Mapping[str, Mapping[ViewKey, tf.Tensor]],

@@ -13,9 +13,7 @@ from typing import NamedTuple, Protocol
 import tensorflow as tf
 
 from elo_tf.data.clip_spec import MODALITIES, ClipSpec
-
-# A view of a modality: ("rgb", "shuffled").
-ViewKey = tuple[str, str]
+from elo_tf.views.samplers import Sampler, ViewKey
 
 
 class TaskOutput(NamedTuple):
@@ -47,20 +45,38 @@ class Shapes:
 
 
 class Present(Protocol):
-    """Tells which examples of a batch have a view."""
+    """Tells which examples of a batch have a view, and what else is known before it is encoded."""
 
     def present(self, modality: str, view: str = "intact") -> tf.Tensor:
         """Bool [B]: the examples that have this view."""
+
+    def labels(self) -> tf.Tensor:
+        """Int64 [B]: the examples' classes, -1 where there is none."""
+
+    def position(self) -> tf.Tensor:
+        """Int64 [B]: the examples' places in the stream of training clips."""
 
 
 class Encoded(Present, Protocol):
     """The views of a batch and their activations, each encoded once and shared by all tasks."""
 
     def activation(self, modality: str, view: str, site: str = "embedding") -> tf.Tensor:
-        """Activation averaged over time and space, float32 [B, C]; zeros where absent."""
+        """Activation averaged over time and space, float32 [B, C]; zeros where absent.
+
+        Of a sampled view, that of every item: [B, K, C].
+        """
 
     def view(self, modality: str, view: str) -> tf.Tensor:
         """The view itself: float32 [B, T, H, W, C], or log-mel [B, F, M] for audio."""
+
+    def truth(self, modality: str, view: str) -> Mapping[str, tf.Tensor]:
+        """What the sampler of a view has drawn, [B, ...] by name."""
+
+    def map(self, modality: str, view: str, site: str) -> tf.Tensor:
+        """An activation of `Task.maps` as it is: float32 [B, t, h, w, C], of sound [B, f, m, C]."""
+
+    def after(self, modality: str, site: str, activation: tf.Tensor) -> tf.Tensor:
+        """The embedding [B, D] that the rest of an encoder makes of an activation at a site."""
 
 
 class Task(tf.keras.layers.Layer):
@@ -92,6 +108,16 @@ class Task(tf.keras.layers.Layer):
     @property
     def decodes(self) -> tuple[ViewKey, ...]:
         """The views that are the task's targets."""
+        return ()
+
+    @property
+    def samplers(self) -> Mapping[str, Sampler]:
+        """What cuts those views out of clips that are this task's own, by the view's name."""
+        return {}
+
+    @property
+    def maps(self) -> tuple[tuple[str, str, str], ...]:
+        """The activations (modality, view, site) that the task uses before they are averaged."""
         return ()
 
     def build_heads(self, shapes: Shapes) -> None:

@@ -11,9 +11,13 @@
 A view is made when it is first asked for, once. Every draw is a function of (seed, position in the
 stream, example id), and the same for all modalities of a clip. Encoders see a view through
 `encoder_input`, where augmentation may have blurred or masked it; decoders' targets never are.
+Tasks bring views of their own, which samplers cut out of these (`views.samplers`).
 """
 
+import functools
+import zlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import tensorflow as tf
 
@@ -21,11 +25,13 @@ from elo_tf.data import schema
 from elo_tf.data.clip_spec import ANALYSIS_SECONDS, ClipSpec
 from elo_tf.views.augmentation import Augmentation, ClipDraws, resize, resize_flow
 from elo_tf.views.log_mel import LogMel
+from elo_tf.views.samplers import Sample, Sampler, example_seeds
 
 RGB_MEAN = 0.45
 RGB_SCALE = 0.225
 FLOW_SCALE = 2.0  # pixels a step; brings flow to order 1
 REARRANGED = ("shuffled", "reversed")  # views that are made from the intact one
+NONE = MappingProxyType({})
 
 
 class ClipViews:
@@ -33,7 +39,8 @@ class ClipViews:
 
     def __init__(self, batch: Mapping[str, tf.Tensor], spec: ClipSpec, seed: int = 0,
                  log_mel: Callable[..., LogMel] = LogMel,
-                 augmentation: Augmentation | None = None):
+                 augmentation: Augmentation | None = None,
+                 samplers: Mapping[str, Sampler] = NONE):
         """Wraps a batch; nothing is computed yet.
 
         Args:
@@ -44,6 +51,7 @@ class ClipViews:
           seed: of the drawn orders and the augmentation.
           log_mel: makes the spectrogram for the clip's sample rate, bins, hop and window.
           augmentation: varies the clips, where they are trained on.
+          samplers: of the tasks' own views, by name.
         """
         self._batch = batch
         self._spec = spec
@@ -52,12 +60,40 @@ class ClipViews:
                                 hop_seconds=spec.mel_hop_seconds,
                                 window_seconds=ANALYSIS_SECONDS)
         self._augmentation = augmentation if augmentation and augmentation.active else None
+        self._samplers = samplers
         self._drawn: ClipDraws | None = None
-        self._made: dict[tuple[str, ...], tf.Tensor] = {}
+        self._made: dict[tuple[str, ...], tf.Tensor | Sample] = {}
 
     def view(self, modality: str, view: str) -> tf.Tensor:
-        """A view: float32 [B, T, H, W, C] (N frames for `next`), or log-mel [B, F, M] for audio."""
+        """A view: float32 [B, T, H, W, C] (N frames for `next`), or log-mel [B, F, M] for audio.
+
+        Of a sampler, its items: [B, K, t, h, w, C].
+        """
+        if view in self._samplers:
+            return self._sample(modality, view).items
         return self._once((modality, view), lambda: self._make(modality, view))
+
+    def truth(self, modality: str, view: str) -> Mapping[str, tf.Tensor]:
+        """What the sampler of a view has drawn, [B, ...] by name."""
+        return self._sample(modality, view).truth
+
+    def labels(self) -> tf.Tensor:
+        """Int64 [B]: the examples' classes, -1 where there is none."""
+        return self._batch["label"]
+
+    def position(self) -> tf.Tensor:
+        """Int64 [B]: the examples' places in the stream of training clips."""
+        return self._batch["index"]
+
+    def _sample(self, modality: str, view: str) -> Sample:
+        sampler = self._samplers[view]
+
+        def cut() -> Sample:
+            seeds = example_seeds(self._seed, self._batch["index"], self._batch["key"],
+                                  zlib.crc32(view.encode()) >> 1)
+            return sampler([self.view(*key) for key in sampler.sources], seeds)
+
+        return self._once((modality, view), cut)
 
     def encoder_input(self, modality: str, view: str) -> tf.Tensor:
         """The same as an encoder sees it: perhaps blurred, perhaps masked."""
@@ -73,19 +109,25 @@ class ClipViews:
     def _input_key(self, modality: str, view: str) -> tuple[str, ...]:
         """What a view is called where an encoder sees it."""
         augmentation = self._augmentation
+        if view in self._samplers:
+            return modality, view
         if augmentation is not None and augmentation.blurs and modality in ("rgb", "gray"):
             return modality, view, "blurred"
         if augmentation is not None and augmentation.masks and modality == "audio":
             return modality, view, "masked"
         return modality, view
 
-    @staticmethod
-    def always_present(modality: str, view: str) -> bool:
+    def always_present(self, modality: str, view: str) -> bool:
         """Whether every example has this view."""
+        if view in self._samplers:
+            return all(self.always_present(*key) for key in self._samplers[view].sources)
         return modality in ("rgb", "gray") and view != "other_time"
 
     def present(self, modality: str, view: str = "intact") -> tf.Tensor:
         """Bool [B]: the examples that have this view."""
+        if view in self._samplers:
+            return functools.reduce(tf.logical_and, [
+                self.present(*key) for key in self._samplers[view].sources])
         size = tf.shape(self._batch["key"])
         if modality in ("rgb", "gray"):
             present = tf.ones(size, tf.bool)
@@ -187,13 +229,10 @@ def frame_orders(index: tf.Tensor, key: tf.Tensor, frames: int, seed: int) -> tf
     Returns:
       int32 [B, T]; the identity, if it is drawn, becomes the reverse.
     """
-    fold = tf.random.experimental.stateless_fold_in
-
-    def draw(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        own = fold(fold(tf.constant([seed, 1]), example[0]), example[1])
-        return tf.argsort(tf.random.stateless_uniform([frames], own))
-
-    orders = tf.map_fn(draw, (index, key), fn_output_signature=tf.TensorSpec([frames], tf.int32))
+    orders = tf.map_fn(
+        lambda own: tf.argsort(tf.random.stateless_uniform([frames], own)),
+        example_seeds(seed, index, key, 1),
+        fn_output_signature=tf.TensorSpec([frames], tf.int32))
     identity = tf.reduce_all(orders == tf.range(frames), axis=1, keepdims=True)
     return tf.where(identity, orders[:, ::-1], orders)
 

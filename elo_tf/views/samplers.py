@@ -39,7 +39,7 @@ class Sampler(Protocol):
 
         Args:
           sources: the views, float32 [B, T, H, W, C] each; of unknown value where absent.
-          seeds: int32 [B, 2].
+          seeds: int64 [B, 2].
         """
 
 
@@ -53,21 +53,21 @@ def example_seeds(seed: int, index: tf.Tensor, key: tf.Tensor, purpose: int) -> 
       purpose: draws for other purposes are independent.
 
     Returns:
-      int32 [B, 2].
+      int64 [B, 2].
     """
     fold = tf.random.experimental.stateless_fold_in
 
     def own(example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         return fold(fold(tf.constant([seed, purpose]), example[0]), example[1])
 
-    return tf.map_fn(own, (index, key), fn_output_signature=tf.TensorSpec([2], tf.int32))
+    return tf.map_fn(own, (index, key), fn_output_signature=tf.TensorSpec([2], tf.int64))
 
 
 def uniform(seeds: tf.Tensor, shape: Sequence[int], number: int = 0) -> tf.Tensor:
     """Stateless draws for every example, whatever the batch it is in.
 
     Args:
-      seeds: int32 [B, 2].
+      seeds: int64 [B, 2].
       shape: of one example's draws.
       number: draws of other numbers are independent.
 
