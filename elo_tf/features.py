@@ -29,17 +29,20 @@ class Features:
 class FeatureExtractor:
     """Runs an encoder over clips, with the moving averages of its batch norms; compiled once."""
 
-    def __init__(self, encoder: tf.keras.Model, clip: ClipSpec):
+    def __init__(self, encoder: tf.keras.Model, clip: ClipSpec, *, static: bool = False):
         """Wraps an encoder.
 
         Args:
           encoder: of RGB.
           clip: the clip's size.
+          static: show the middle frame of each clip all the time, so that nothing moves.
         """
         shape = [None, clip.frames, clip.size, clip.size, 3]
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
         def embed(rgb: tf.Tensor) -> tf.Tensor:
+            if static:
+                rgb = tf.repeat(rgb[:, clip.frames // 2, tf.newaxis], clip.frames, axis=1)
             views = ClipViews({"rgb": rgb}, clip)
             return encoder(views.view("rgb", "intact"), training=False)["embedding"]
 

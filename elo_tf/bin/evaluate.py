@@ -1,13 +1,13 @@
-"""Scores a trained RGB encoder on labelled records: k-means and 1-layer accuracy.
+"""Scores a trained RGB encoder on labelled records by every protocol of the configuration.
 
     python -m elo_tf.bin.evaluate --encoder=pretrain/encoder --data=records --run_dir=evaluate
 """
 
-from absl import flags
+from absl import flags, logging
 
 from elo_tf import cli
 from elo_tf.bin import configuration
-from elo_tf.evaluation import evaluate
+from elo_tf.evaluation import evaluate, table
 
 configuration.define_data_flag()
 ENCODER = flags.DEFINE_string(
@@ -22,8 +22,11 @@ def main(argv: list[str]) -> None:
     configuration.finish(run_dir)
     print(f"{result['test_clips']} clips of split {result['split']}, {len(result['classes'])} "
           f"classes, chance {result['chance']:.1%}")
-    for row in result["rows"]:
-        print(f"{row['protocol']:8} {row['network']:10} {row['mean']:6.1%} +- {row['std']:.1%}")
+    for line in table.lines(result):
+        print(line)
+    for warning in result["warnings"]:
+        logging.warning("%s", warning)
+    print(f"table: {run_dir / evaluate.TABLE}")
 
 
 if __name__ == "__main__":

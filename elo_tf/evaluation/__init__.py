@@ -1,1 +1,1 @@
-"""How well frozen features transfer to labelled clips."""
+"""How well features transfer to labelled clips."""

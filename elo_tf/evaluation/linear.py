@@ -1,6 +1,8 @@
-"""The "1-layer" protocol: one linear layer on frozen features."""
+"""The "1-layer" protocol: one linear layer on frozen features, its regulariser chosen on train."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import threadpoolctl
@@ -8,48 +10,98 @@ from absl import logging
 from sklearn import exceptions, linear_model, pipeline, preprocessing
 
 from elo_tf.errors import UserError
+from elo_tf.evaluation.inputs import checked
+from elo_tf.evaluation.subsets import validation_part
+
+Solver = Literal["logistic", "ridge"]
 
 
 def linear_accuracy(train_features: np.ndarray, train_labels: np.ndarray,
                     test_features: np.ndarray, test_labels: np.ndarray, *,
-                    C: float = 0.1, max_iter: int = 1000) -> float:
-    """Test accuracy of multinomial logistic regression on standardised features.
+                    C: float = 0.1, solver: Solver = "logistic", max_iter: int = 1000) -> float:
+    """Test accuracy of one linear layer with an L2 penalty, on standardised features.
 
     This is the "1-layer" column of the paper's Table 1; the paper does not say how the layer is
-    trained (our choice: to the optimum, by L-BFGS, with an L2 penalty).
+    trained (our choice: to the optimum).
 
     Args:
       train_features: [N, D], finite; their mean and deviation standardise the test features too.
       train_labels: integers [N], of at least two classes.
       test_features: [M, D], finite.
       test_labels: integers [M]. A class without training clips counts as wrong.
-      C: inverse strength of the L2 penalty (scikit-learn's convention).
+      C: inverse strength of the L2 penalty. Logistic: C times the sum of the losses plus half the
+        squared norm of the weights (scikit-learn's convention); ridge: C times the sum of the
+        squared errors plus the squared norm.
+      solver: "logistic", multinomial logistic regression by L-BFGS; or "ridge", least squares
+        onto 1 for the clip's class and -1 for the others, in closed form; the largest output
+        wins.
       max_iter: most iterations of L-BFGS.
 
     Returns:
       Accuracy in [0, 1].
 
     Raises:
-      UserError: the shapes do not fit, a feature is not finite, or there is only one class.
+      UserError: the shapes do not fit, a feature is not finite, there is only one class, or a
+        setting is wrong.
     """
-    for split, features, labels in (("training", train_features, train_labels),
-                                    ("test", test_features, test_labels)):
-        if np.ndim(features) != 2 or np.shape(labels) != np.shape(features)[:1] or not len(labels):
-            raise UserError(
-                f"the linear protocol needs {split} features [N, D] and labels [N], N at least 1; "
-                f"got {list(np.shape(features))} and {list(np.shape(labels))}: is the {split} "
-                "split labelled?")
-        if not np.isfinite(features).all():
-            raise UserError(
-                f"the {split} features hold values that are not finite: the encoder has diverged")
+    train_features, train_labels = checked(train_features, train_labels, "training")
+    test_features, test_labels = checked(test_features, test_labels, "test")
     if len(np.unique(train_labels)) < 2:
         raise UserError("the training split has clips of one class only; a classifier needs two")
-    layer = linear_model.LogisticRegression(C=C, max_iter=max_iter)
+    if not C > 0:
+        raise UserError(f"LinearProtocol.C holds {C}; it must be positive")
+    if solver == "ridge":
+        layer = linear_model.RidgeClassifier(alpha=1 / C, solver="cholesky")
+    elif solver == "logistic":
+        layer = linear_model.LogisticRegression(C=C, max_iter=max_iter)
+    else:
+        raise UserError(f"LinearProtocol.solver is {solver!r}; it must be 'logistic' or 'ridge'")
     classifier = pipeline.make_pipeline(preprocessing.StandardScaler(), layer)
     with threadpoolctl.threadpool_limits(limits=1), warnings.catch_warnings():
         # Said below, in one line.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-        classifier.fit(np.asarray(train_features, np.float64), train_labels)
-    if max(layer.n_iter_) >= max_iter:
+        classifier.fit(train_features, train_labels)
+    if solver == "logistic" and max(layer.n_iter_) >= max_iter:
         logging.warning("the linear layer did not converge in %d iterations", max_iter)
-    return float(classifier.score(np.asarray(test_features, np.float64), test_labels))
+    return float(classifier.score(test_features, test_labels))
+
+
+def choose_regulariser(features: np.ndarray, labels: np.ndarray, grid: Sequence[float], *,
+                       fraction: float = 0.2, solver: Solver = "logistic", max_iter: int = 1000,
+                       seed: int = 0) -> tuple[float, str]:
+    """The value of a grid that does best on a validation part of the training clips.
+
+    Args:
+      features: [N, D] of the training clips.
+      labels: integers [N].
+      grid: of C, see `linear_accuracy`; of equal ones the smallest (the strongest penalty) is
+        taken.
+      fraction: of each class that is left out to validate on, at least one clip where there are
+        two.
+      solver: see `linear_accuracy`.
+      max_iter: most iterations of L-BFGS.
+      seed: of the validation part.
+
+    Returns:
+      The chosen C, and a note: empty, or why nothing could be chosen. Then C is the middle of the
+      grid.
+
+    Raises:
+      UserError: the grid is empty.
+    """
+    grid = sorted(grid)
+    if not grid:
+        raise UserError("LinearProtocol.C is empty; give one number at least")
+    if len(grid) == 1:
+        return grid[0], ""
+    labels = np.asarray(labels)
+    fit, validation = validation_part(labels, fraction, seed)
+    if not len(validation) or len(np.unique(labels[fit])) < 2:
+        middle = grid[(len(grid) - 1) // 2]
+        return middle, (f"{len(labels)} clips are too few for a validation part: the regulariser "
+                        f"is not chosen but C = {middle:g}")
+    features = np.asarray(features)
+    scores = [linear_accuracy(features[fit], labels[fit], features[validation],
+                              labels[validation], C=C, solver=solver, max_iter=max_iter)
+              for C in grid]
+    return grid[int(np.argmax(scores))], ""

@@ -1,106 +1,159 @@
-"""The protocols of the evaluation table, run over seeds."""
+"""The protocols on frozen features, as gin names them: settings, and the rows they give."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import gin
 import numpy as np
 
-from elo_tf.evaluation.kmeans import kmeans_accuracy
-from elo_tf.evaluation.linear import linear_accuracy
+from elo_tf.evaluation.kmeans import kmeans_scores
+from elo_tf.evaluation.linear import Solver, choose_regulariser, linear_accuracy
+from elo_tf.evaluation.neighbours import few_shot_accuracy, knn_accuracy, retrieval_recalls
+from elo_tf.evaluation.subsets import stratified_subset
 from elo_tf.fitness.normalisation import Normalisation
 
 
-class EvaluationProtocol(Protocol):
-    """A way to score frozen features; `name` is its name in the evaluation table."""
+class Scores(NamedTuple):
+    """What a protocol gives: a value for each row of the table, and what is to be noted."""
 
-    name: str
+    values: dict[str, float]
+    note: str = ""
+
+
+class EvaluationProtocol(Protocol):
+    """A way to score frozen features; its `repr` names its settings, by which a run resumes.
+
+    Attributes:
+      deterministic: whether no seed changes the scores, so that one is enough.
+    """
+
+    deterministic: ClassVar[bool]
 
     def __call__(self, train_features: np.ndarray, train_labels: np.ndarray,
-                 test_features: np.ndarray, test_labels: np.ndarray, seed: int) -> float:
-        """Accuracy in [0, 1] of features [N, D] and [M, D] with labels [N] and [M]."""
+                 test_features: np.ndarray, test_labels: np.ndarray, seed: int) -> Scores:
+        """Scores features [N, D] and [M, D] with labels [N] and [M]."""
 
 
 @gin.register
+@dataclasses.dataclass(frozen=True)
 class KMeansProtocol:
-    """K-means on the test features, the seed deciding its starts; the training split is unused."""
+    """K-means on the test features, the seed deciding its starts; the training split is unused.
 
-    name = "kmeans"
+    Attributes:
+      k: number of clusters; None for the number of classes.
+      normalisation: of the features.
+    """
 
-    def __init__(self, k: int | None = None, normalisation: Normalisation = "standardise"):
-        self._k = k
-        self._normalisation = normalisation
+    k: int | None = None
+    normalisation: Normalisation = "standardise"
+    deterministic: ClassVar[bool] = False
 
     def __call__(self, train_features, train_labels, test_features, test_labels, seed):
-        """See `kmeans_accuracy`."""
+        """See `kmeans_scores`."""
         del train_features, train_labels
-        return kmeans_accuracy(
-            test_features, test_labels, k=self._k, normalisation=self._normalisation, seed=seed)
+        return Scores(kmeans_scores(
+            test_features, test_labels, k=self.k, normalisation=self.normalisation, seed=seed))
 
 
 @gin.register
+@dataclasses.dataclass(frozen=True)
 class LinearProtocol:
     """One linear layer, each seed on its own share of the training clips.
 
     The layer is trained to its optimum, which no seed moves; so that the spread over seeds says
     how much the result owes to the choice of clips, each seed draws `train_fraction` of every
-    class, without replacement (our choice; at 1 all seeds give the same number).
+    class, without replacement (our choice). Of these a validation part chooses the regulariser;
+    the layer is then trained on all of them.
+
+    Attributes:
+      solver: "logistic" or "ridge", see `linear_accuracy`.
+      C: the grid of inverse strengths of the penalty (our choice); with one value nothing is
+        left out to choose by.
+      validation_fraction: of the drawn clips of each class.
+      max_iter: most iterations of the logistic regression.
+      train_fraction: of each class that a seed draws; at 1 the seeds differ only in what they
+        validate on.
+      name: of the row.
     """
 
-    name = "linear"
-
-    def __init__(self, C: float = 0.1, max_iter: int = 1000, train_fraction: float = 0.9):
-        self._C = C
-        self._max_iter = max_iter
-        self._train_fraction = train_fraction
+    solver: Solver = "logistic"
+    C: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0)
+    validation_fraction: float = 0.2
+    max_iter: int = 1000
+    train_fraction: float = 0.9
+    name: str = "linear"
+    deterministic: ClassVar[bool] = False
 
     def __call__(self, train_features, train_labels, test_features, test_labels, seed):
-        """See `linear_accuracy`."""
+        """See `choose_regulariser` and `linear_accuracy`."""
         train_labels = np.asarray(train_labels)
-        chosen = stratified_subset(train_labels, self._train_fraction, seed)
-        return linear_accuracy(
-            np.asarray(train_features)[chosen], train_labels[chosen], test_features, test_labels,
-            C=self._C, max_iter=self._max_iter)
+        chosen = stratified_subset(train_labels, self.train_fraction, seed)
+        features, labels = np.asarray(train_features)[chosen], train_labels[chosen]
+        C, note = choose_regulariser(
+            features, labels, self.C, fraction=self.validation_fraction, solver=self.solver,
+            max_iter=self.max_iter, seed=seed)
+        accuracy = linear_accuracy(features, labels, test_features, test_labels, C=C,
+                                   solver=self.solver, max_iter=self.max_iter)
+        return Scores({self.name: accuracy}, note and f"{self.name}: {note}")
 
 
-def stratified_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Sorted indices of a random `fraction` of each class, rounded, at least one clip of each."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    chosen = []
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        chosen.append(members[:max(1, round(fraction * len(members)))])
-    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class NeighboursProtocol:
+    """K nearest neighbours by cosine, see `knn_accuracy`.
 
-
-@gin.configurable(denylist=["train_features", "train_labels", "test_features", "test_labels",
-                            "network"])
-def run_protocols(
-        train_features: np.ndarray, train_labels: np.ndarray, test_features: np.ndarray,
-        test_labels: np.ndarray, *, network: str,
-        protocols: Sequence[EvaluationProtocol] | None = None,
-        seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> list[dict[str, str | float]]:
-    """Scores one network's frozen features by every protocol.
-
-    Args:
-      train_features: [N, D] of the labelled training split.
-      train_labels: integers [N].
-      test_features: [M, D] of the test split.
-      test_labels: integers [M].
-      network: name of the network in the table, such as "trained" or "untrained".
-      protocols: by default k-means and linear.
-      seeds: of which the mean and the standard deviation are reported.
-
-    Returns:
-      A row for each protocol: network, protocol, mean and std (of the sample, 0 for one seed).
+    Attributes:
+      k: neighbours (our choice).
+      temperature: of their votes.
     """
-    protocols = (KMeansProtocol(), LinearProtocol()) if protocols is None else protocols
-    rows = []
-    for protocol in protocols:
-        scores = [
-            protocol(train_features, train_labels, test_features, test_labels, seed)
-            for seed in seeds]
-        rows.append({
-            "network": network, "protocol": protocol.name, "mean": float(np.mean(scores)),
-            "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0})
-    return rows
+
+    k: int = 20
+    temperature: float = 0.07
+    deterministic: ClassVar[bool] = True
+
+    def __call__(self, train_features, train_labels, test_features, test_labels, seed):
+        """See `knn_accuracy`."""
+        del seed
+        return Scores({"knn": knn_accuracy(
+            train_features, train_labels, test_features, test_labels, k=self.k,
+            temperature=self.temperature)})
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class RetrievalProtocol:
+    """Retrieval of training clips by test clips, see `retrieval_recalls`.
+
+    Attributes:
+      ranks: k of each recall.
+    """
+
+    ranks: Sequence[int] = (1, 5, 20)
+    deterministic: ClassVar[bool] = True
+
+    def __call__(self, train_features, train_labels, test_features, test_labels, seed):
+        """See `retrieval_recalls`."""
+        del seed
+        recalls = retrieval_recalls(
+            train_features, train_labels, test_features, test_labels, ranks=self.ranks)
+        return Scores({f"retrieval@{k}": recall for k, recall in recalls.items()})
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True)
+class FewShotProtocol:
+    """A few labelled clips a class, drawn by the seed, see `few_shot_accuracy`.
+
+    Attributes:
+      shots: clips a class, of each row (our choice).
+    """
+
+    shots: Sequence[int] = (1, 5)
+    deterministic: ClassVar[bool] = False
+
+    def __call__(self, train_features, train_labels, test_features, test_labels, seed):
+        """See `few_shot_accuracy`."""
+        return Scores({f"few_shot@{n}": few_shot_accuracy(
+            train_features, train_labels, test_features, test_labels, shots=n, seed=seed)
+            for n in self.shots})

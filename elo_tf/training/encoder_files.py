@@ -3,10 +3,12 @@
     rgb.keras              the trained encoder; Keras loads it without this code
     rgb_untrained.keras    the same network before the first step, the control of every evaluation
     clip.json              what it expects: frames, size, fps, mean, scale; commit and config
+    data.json              the folders and splits of records that it was trained on
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 import zipfile
 
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 from elo_tf import files, provenance
 from elo_tf.data.clip_spec import ClipSpec
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.models.convolution import FactorisedConv3D
 from elo_tf.views.clip_views import RGB_MEAN, RGB_SCALE
@@ -21,6 +24,7 @@ from elo_tf.views.clip_views import RGB_MEAN, RGB_SCALE
 TRAINED = "rgb.keras"
 UNTRAINED = "rgb_untrained.keras"
 CLIP = "clip.json"
+DATA = "data.json"
 
 
 def save_encoder(encoder: tf.keras.Model, folder: pathlib.Path, name: str = TRAINED, *,
@@ -79,6 +83,35 @@ def save_clip(clip: ClipSpec, folder: pathlib.Path, config: str) -> None:
     content = {**dataclasses.asdict(clip), "mean": RGB_MEAN, "scale": RGB_SCALE,
                "commit": provenance.commit(), "config": provenance.config_hash(config)}
     files.write_atomic(folder / CLIP, json.dumps(content, indent=2) + "\n")
+
+
+def save_data(records: Records | MixedRecords, split: str, folder: pathlib.Path) -> None:
+    """Writes data.json, by which an evaluation finds out whether its test clips were seen.
+
+    Args:
+      records: that the encoder was trained on.
+      split: of them.
+      folder: of the encoder.
+    """
+    content = [{"directory": os.path.abspath(source.directory), "split": split}
+               for source, _ in records.weighted()]
+    files.write_atomic(folder / DATA, json.dumps(content, indent=2) + "\n")
+
+
+def load_data(folder: pathlib.Path) -> list[tuple[str, str]] | None:
+    """Folder and split of each record set in data.json; None where there is no such file.
+
+    Raises:
+      UserError: if it is not readable.
+    """
+    path = folder / DATA
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [(source["directory"], source["split"]) for source in content]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}); it is written by bin/pretrain") from error
 
 
 def load_encoder(folder: pathlib.Path, name: str = TRAINED) -> tf.keras.Model:

@@ -192,6 +192,7 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
                 save_rgb(encoder_files.TRAINED)
         workers.barrier(strategy)
     return result
+                    encoder_files.save_data(records, split, folder / ENCODER)
 
 
 def estimate_rgb_statistics(statistics: BatchStatistics, clip: ClipSpec,

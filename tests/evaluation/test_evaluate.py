@@ -1,17 +1,45 @@
-"""What splits must have to be evaluated."""
+"""A whole evaluation of small networks: averages over splits, what is kept, guards, one frame."""
+
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn import neighbors
 
 from elo_tf.data import schema
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
-from elo_tf.evaluation.evaluate import labelled_features
+from elo_tf.evaluation import evaluate as evaluation
+from elo_tf.evaluation import feature_store, protocols
+from elo_tf.evaluation.feature_store import FeatureStore, labelled_features
+from elo_tf.evaluation.label_curve import LabelCurve
 from elo_tf.features import FeatureExtractor
+from elo_tf.training import encoder_files
 
-CLIP = ClipSpec(frames=2, next_frames=1, size=16, crop=1.0)
+CLIP = ClipSpec(frames=2, next_frames=1, fps=2.0, size=16, crop=1.0)
+NEIGHBOURS = (protocols.NeighboursProtocol(k=3), protocols.RetrievalProtocol(ranks=(1, 3)))
+
+
+def make_encoder(seed):
+    """A network that sees motion: one convolution over time and space."""
+    frames = tf.keras.Input([CLIP.frames, CLIP.size, CLIP.size, 3])
+    convolved = tf.keras.layers.Conv3D(
+        8, (2, 3, 3), activation="relu",
+        kernel_initializer=tf.keras.initializers.GlorotNormal(seed))(frames)
+    pooled = tf.keras.layers.GlobalAveragePooling3D()(convolved)
+    return tf.keras.Model(frames, {"embedding": pooled})
+
+
+@pytest.fixture(scope="module")
+def encoder_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    for seed, name in enumerate((encoder_files.TRAINED, encoder_files.UNTRAINED)):
+        encoder_files.save_encoder(make_encoder(seed), folder, name)
+    encoder_files.save_clip(CLIP, folder, "")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +50,37 @@ def extractor():
     return FeatureExtractor(tf.keras.Model(frames, {"embedding": pooled}), CLIP)
 
 
-def make_set(folder, labels, names):
-    """A split of still pictures with these labels, and a label map."""
-    folder.mkdir()
-    (folder / schema.LABELS_FILE).write_text("".join(f"{name}\n" for name in names))
-    with tf.io.TFRecordWriter(str(folder / schema.shard_name("test", 0, 1))) as writer:
-        for label in labels:
+def write_split(folder, split, labels, *, prefix=None, frames=1, seed=0, video=None,
+                noise=10):
+    """Records of colours that go with the label, more or less; and ids by split and number."""
+    folder.mkdir(exist_ok=True)
+    (folder / schema.LABELS_FILE).write_text("".join(f"class {x}\n" for x in range(4)))
+    generator = np.random.default_rng(seed)
+    with tf.io.TFRecordWriter(str(folder / schema.shard_name(split, 0, 1))) as writer:
+        for number, label in enumerate(labels):
             example = tf.train.SequenceExample()
-            picture = tf.io.encode_jpeg(np.full([16, 16, 3], 40 * label, np.uint8)).numpy()
-            example.feature_lists.feature_list[schema.IMAGE_ENCODED].feature.add(
-                ).bytes_list.value.append(picture)
-            example.context.feature[schema.LABEL_INDEX].int64_list.value.append(label)
-            writer.write(example.SerializeToString())
+            for _ in range(frames):
+                colour = 60 + 40 * label + generator.integers(-noise, noise, (1, 1, 3))
+                picture = np.broadcast_to(colour, (16, 16, 3)).astype(np.uint8)
+                example.feature_lists.feature_list[schema.IMAGE_ENCODED].feature.add(
+                    ).bytes_list.value.append(tf.io.encode_jpeg(picture).numpy())
+            context = example.context.feature
+            context[schema.LABEL_INDEX].int64_list.value.append(label)
+            context[schema.IMAGE_FRAME_RATE].float_list.value.append(2.0)
+            name = f"{prefix or split}/{number}.mp4".encode()
+            context[schema.EXAMPLE_ID].bytes_list.value.append(name)
+            context[schema.MEDIA_ID].bytes_list.value.append(video or name)
+            writer.write(example.SerializeToString(deterministic=True))
+    return Records(str(folder))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Two pairs of splits of three classes."""
+    folder = tmp_path_factory.mktemp("records")
+    for seed, (split, count) in enumerate((("train1", 18), ("test1", 9), ("train2", 15),
+                                           ("test2", 12))):
+        write_split(folder, split, np.arange(count) % 3, frames=4, seed=seed, noise=60)
     return Records(str(folder))
 
 
@@ -42,20 +89,232 @@ def features_of(extractor, records):
 
 
 def test_views_of_a_video_are_one_row(extractor, tmp_path):
-    features = features_of(extractor, make_set(tmp_path / "a", [0, 1, 2, 3, 1], "abcd"))
-    assert features.labels.tolist() == [0, 1, 2, 3, 1] and features.embedding.shape == (5, 3)
-    rank = np.argsort(np.argsort(features.embedding[:4, 0]))
-    assert rank.tolist() == [0, 1, 2, 3]
+    features = features_of(extractor, write_split(tmp_path / "a", "test", [0, 3, 1]))
+    assert features.labels.tolist() == [0, 3, 1] and features.embedding.shape == (3, 3)
+    assert np.argsort(features.embedding.mean(axis=1)).tolist() == [0, 2, 1]
 
 
 def test_a_split_without_a_record_is_named(extractor, tmp_path):
     with pytest.raises(UserError, match="no record of split 'test' in .*/none can be read"):
-        features_of(extractor, make_set(tmp_path / "none", [], "ab"))
+        features_of(extractor, write_split(tmp_path / "none", "test", []))
 
 
 def test_sources_without_a_common_label_map_are_not_called_unlabelled(extractor, tmp_path):
-    one, other = make_set(tmp_path / "a", [0, 1], "ab"), make_set(tmp_path / "b", [0, 1], "ba")
+    one, other = (write_split(tmp_path / name, "test", [0, 1]) for name in "ab")
+    (tmp_path / "b" / schema.LABELS_FILE).write_text("b\na\n")
     with pytest.raises(UserError, match="have no label map in common"):
         features_of(extractor, MixedRecords((one, other)))
-    same = make_set(tmp_path / "c", [1], "ab")
+    same = write_split(tmp_path / "c", "test", [1])
     assert features_of(extractor, MixedRecords((one, same))).labels.tolist() == [0, 1, 1]
+
+
+def test_a_static_clip_is_its_middle_frame_repeated(encoder_dir):
+    encoder = encoder_files.load_encoder(encoder_dir)
+    clips = np.random.default_rng(0).integers(0, 255, (3, 2, 16, 16, 3), dtype=np.uint8)
+    still = np.repeat(clips[:, 1:2], 2, axis=1)
+    moving = FeatureExtractor(encoder, CLIP)
+    batch = {"id": tf.constant(["a", "b", "c"]), "label": tf.constant([0, 1, 2])}
+    found = FeatureExtractor(encoder, CLIP, static=True)([{"rgb": tf.constant(clips), **batch}])
+    expected = moving([{"rgb": tf.constant(still), **batch}]).embedding
+    np.testing.assert_allclose(found.embedding, expected, rtol=1e-5, atol=1e-6)
+    others = moving([{"rgb": tf.constant(clips), **batch}]).embedding
+    assert np.abs(others - expected).max() > 1e-3
+
+
+def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
+        encoder_dir, records, tmp_path, monkeypatch):
+    pairs = (("train1", "test1"), ("train2", "test2"))
+    settings = {
+        "records": records, "splits": pairs, "batch_size": 4, "seeds": (0, 1),
+        "protocols": (protocols.KMeansProtocol(), *NEIGHBOURS), "method": "elo",
+        "label_curve": LabelCurve(counts=(3, 9), linear=protocols.LinearProtocol(solver="ridge"))}
+    result = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    rows = {(x["network"], x["protocol"]): x for x in result["rows"]}
+    assert list(rows)[:7] == [("trained", x) for x in (
+        "kmeans", "kmeans_majority", "kmeans_nmi", "kmeans_ari", "knn", "retrieval@1",
+        "retrieval@3")]
+    # By hand, from what was stored: the nearest neighbour has the class as often as R@1 says.
+    for network, file in evaluation.NETWORKS.items():
+        found, kmeans = [], []
+        for pair in pairs:
+            train, test = (stored(tmp_path, network, name) for name in pair)
+            cosine = neighbors.KNeighborsClassifier(1, metric="cosine", algorithm="brute")
+            cosine.fit(train["embedding"], train["labels"])
+            found.append(cosine.score(test["embedding"], test["labels"]))
+            kmeans.append([protocols.KMeansProtocol()(None, None, test["embedding"],
+                                                      test["labels"], seed).values["kmeans"]
+                           for seed in (0, 1)])
+            encoder = encoder_files.load_encoder(encoder_dir, file)
+            assert train["parameters"] == encoder.count_params()
+        row = rows[network, "retrieval@1"]
+        assert row["values"] == [pytest.approx(np.mean(found))] and row["n"] == 1
+        assert (row["std"], row["interval"]) == (0, 0)
+        row = rows[network, "kmeans"]
+        assert row["values"] == pytest.approx(np.mean(kmeans, axis=0)) and row["n"] == 2
+        assert row["mean"] == pytest.approx(np.mean(kmeans))
+    assert (result["split"], result["train_clips"], result["test_clips"]) == (
+        "test1, test2", 16, 10)
+    assert [x["test_clips"] for x in result["splits"]] == [9, 12]
+    assert result["chance"] == pytest.approx(1 / 3) and result["classes"] == [
+        "class 0", "class 1", "class 2"]
+    assert [(x["network"], x["protocol"], x["clips"], x["n"]) for x in result["curves"]] == [
+        ("trained", "linear", [3, 9], 2), ("untrained", "linear", [3, 9], 2)]
+    assert json.loads((tmp_path / evaluation.RESULT).read_text()) == result
+    table = (tmp_path / evaluation.TABLE).read_text()
+    row = rows["trained", "kmeans"]
+    assert f"| k-means | {100 * row['mean']:.1f} ± {100 * row['interval']:.1f} |" in table
+    assert "| 43.4 |" in table and "What differs in scale" in table
+
+    def never(*arguments, **settings):
+        raise AssertionError("what was computed before is computed again")
+
+    monkeypatch.setattr(feature_store, "FeatureExtractor", never)
+    monkeypatch.setattr(protocols, "kmeans_scores", never)
+    monkeypatch.setattr(protocols, "knn_accuracy", never)
+    monkeypatch.setattr(protocols, "linear_accuracy", never)
+    assert evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings) == result
+    # A run that had come half way scores only what is missing.
+    path = tmp_path / evaluation.PARTIAL
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([x for x in entries if "KMeans" in str(x["of"])
+                                or "Linear" in str(x["of"]) or "Retrieval" in str(x["of"])]))
+    with pytest.raises(AssertionError, match="computed again"):
+        evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    monkeypatch.setattr(protocols, "knn_accuracy", lambda *arguments, **settings: 0.125)
+    again = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    values = {x["protocol"]: x["values"] for x in again["rows"] if x["network"] == "trained"}
+    assert values["knn"] == [0.125] and values["kmeans"] == rows["trained", "kmeans"]["values"]
+
+
+def stored(folder, network, split):
+    path, = (folder / evaluation.FEATURES).glob(f"{network}-{split}-*.npz")
+    with np.load(path, allow_pickle=False) as content:
+        return dict(content)
+
+
+def test_features_are_extracted_again_for_other_content(encoder_dir, records, tmp_path):
+    def store(static=False, windows=1, folder="kept"):
+        return FeatureStore(tmp_path / folder, encoder_dir, records, batch_size=9,
+                            windows=windows, crops=1, static=static)
+
+    first = store()("trained", encoder_files.TRAINED, "test1")
+    assert store()("trained", encoder_files.TRAINED, "test1").key == first.key
+    keys = {first.key, store(static=True)._key(encoder_files.TRAINED, "test1"),
+            store(windows=2)._key(encoder_files.TRAINED, "test1"),
+            store()._key(encoder_files.TRAINED, "test2"),
+            store()._key(encoder_files.UNTRAINED, "test1")}
+    assert len(keys) == 5
+    path, = (tmp_path / "kept").iterdir()
+    path.write_bytes(path.read_bytes()[:100])  # damaged: made again, the same
+    again = store()("trained", encoder_files.TRAINED, "test1")
+    np.testing.assert_array_equal(again.features.embedding, first.features.embedding)
+    assert again.features.ids == first.features.ids and len(first.features.ids) == 9
+
+
+def test_one_frame_is_evaluated_as_a_still_clip(encoder_dir, tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        write_split(tmp_path / "images", split, np.arange(12) % 2 * 3, seed=seed)
+    result = evaluation.evaluate(
+        str(tmp_path / "run"), str(encoder_dir), records=Records(str(tmp_path / "images")),
+        networks=("trained",), protocols=NEIGHBOURS, seeds=(0,), windows=1)
+    rows = {row["protocol"]: row["mean"] for row in result["rows"]}
+    assert rows["retrieval@1"] == 1 and rows["knn"] == 1
+    # The same as static clips: there is nothing that moves.
+    still = evaluation.evaluate(
+        str(tmp_path / "static"), str(encoder_dir), records=Records(str(tmp_path / "images")),
+        networks=("trained",), protocols=NEIGHBOURS, seeds=(0,), windows=1, static=True)
+    assert still["static"] and still["rows"] == result["rows"]
+    moving, static = (stored(tmp_path / name, "trained", "test") for name in ("run", "static"))
+    np.testing.assert_allclose(moving["embedding"], static["embedding"], rtol=1e-5)
+
+
+@dataclasses.dataclass
+class CountedFinetune:
+    """Stands for fine-tuning, which has its own tests: returns what it was asked for."""
+
+    calls: list
+
+    def __call__(self, encoder_dir, file, clip, records, train_split, test_split, *, seed,
+                 windows, crops, folder, labelled=None):
+        self.calls.append((file, train_split, test_split, seed, folder, labelled))
+        return 0.1 * seed + (0.5 if test_split == "test2" else 0.25)
+
+
+def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, records, tmp_path):
+    calls = []
+    settings = {"records": records, "splits": (("train1", "test1"), ("train2", "test2")),
+                "networks": ("trained",), "protocols": (), "seeds": (1, 2),
+                "finetune": CountedFinetune(calls),
+                "label_curve": LabelCurve(counts=(3, 6), linear=None,
+                                          finetune=CountedFinetune(calls))}
+    result = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    row, = result["rows"]
+    assert row["protocol"] == "finetune" and row["values"] == pytest.approx([0.475, 0.575])
+    assert len(calls) == 4 + 8 and len({call[4] for call in calls}) == 12
+    labelled = {call[1:4]: [] for call in calls}
+    for call in calls:
+        labelled[call[1:4]].append(call[5])
+    for whole, few, more in labelled.values():
+        assert whole is None and few < more and (len(few), len(more)) == (3, 6)
+    curve, = result["curves"]
+    assert curve["protocol"] == "finetune" and curve["mean"] == pytest.approx([0.525, 0.525])
+    evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    assert len(calls) == 12
+
+
+def test_splits_that_share_clips_are_refused(encoder_dir, tmp_path):
+    for split in ("train", "test"):
+        write_split(tmp_path / "r", split, [0, 1, 0, 1], prefix="same")
+    with pytest.raises(UserError, match="'train' and 'test' have 4 clips in common, such as "
+                                        "same/0.mp4, same/1.mp4"):
+        evaluation.evaluate(str(tmp_path / "run"), str(encoder_dir),
+                            records=Records(str(tmp_path / "r")))
+
+
+def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, tmp_path):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for path in encoder_dir.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    settings = {"records": records, "splits": (("train1", "test1"),), "networks": ("trained",),
+                "protocols": NEIGHBOURS, "seeds": (0,)}
+
+    def warnings():
+        found = evaluation.evaluate(str(tmp_path / "run"), str(folder), **settings)["warnings"]
+        for warning in found:
+            assert f"- {warning}" in (tmp_path / "run" / evaluation.TABLE).read_text()
+        return found
+
+    assert "data.json is missing" in warnings()[0]
+    encoder_files.save_data(records, "train1", folder)
+    assert warnings() == []
+    seen = write_split(tmp_path / "seen", "unlabelled", [0] * 5, prefix="test1")
+    encoder_files.save_data(MixedRecords((records, seen)), "unlabelled", folder)
+    first, second = warnings()
+    assert "is not known" in first and "no records of split 'unlabelled'" in first
+    assert "has 5 of the 9 clips of the test split 'test1', such as test1/0.mp4" in second
+
+
+def test_clips_of_one_video_in_both_splits_are_said(encoder_dir, tmp_path):
+    for split in ("train", "test"):
+        write_split(tmp_path / "r", split, [0, 1] * 3, video=b"film.mp4")
+    result = evaluation.evaluate(
+        str(tmp_path / "run"), str(encoder_dir), records=Records(str(tmp_path / "r")),
+        networks=("untrained",), protocols=NEIGHBOURS, seeds=(0,))
+    assert "1 videos, such as film.mp4, have clips both in split 'train'" in result["warnings"][0]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"windows": 0}, "evaluate.windows is 0"),
+    ({"splits": ("train", "test")}, "give pairs of names"),
+    ({"networks": ("best",)}, "it must hold 'trained' or 'untrained'"),
+    ({"seeds": ()}, "evaluate.seeds is"),
+    ({"method": "eloo"}, "'eloo'; it must be '' or one of"),
+    ({"static": True, "finetune": CountedFinetune([])}, "no static clips"),
+    ({"splits": (("train1", "test1"),), "seeds": (0,), "networks": ("untrained",),
+      "protocols": (protocols.FewShotProtocol(), protocols.FewShotProtocol(shots=(1,)))},
+     "two rows of evaluate.protocols are called 'few_shot@1'"),
+])
+def test_wrong_settings_are_named(encoder_dir, records, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        evaluation.evaluate(str(tmp_path), str(encoder_dir), **{"records": records} | settings)
