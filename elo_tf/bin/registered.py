@@ -12,9 +12,16 @@ from elo_tf.models import (  # noqa: F401
     normalization,
     video_resnet,
 )
-from elo_tf.reporting import report  # noqa: F401
-from elo_tf.search import loop, proxy, search, space, strategies  # noqa: F401
+from elo_tf.reporting import report, tables  # noqa: F401
+from elo_tf.search import (  # noqa: F401
+    baseline_losses,
+    loop,
+    proxy,
+    search,
+    space,
+    strategies,
+)
 from elo_tf.serving import export  # noqa: F401
-from elo_tf.tasks import jigsaw, relative_patch, tracked_patch  # noqa: F401
-from elo_tf.training import final, optimization  # noqa: F401
+from elo_tf.tasks import classification, jigsaw, relative_patch, tracked_patch  # noqa: F401
+from elo_tf.training import final, initial, optimization  # noqa: F401
 from elo_tf.views import log_mel, patch_sampling, tracking  # noqa: F401

@@ -16,6 +16,7 @@ from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
+from elo_tf.tasks.classification import Classify
 from elo_tf.training import encoder_files, workers
 from elo_tf.training.averaging import WeightAverages
 from elo_tf.training.batch_statistics import BatchStatistics
@@ -57,7 +58,7 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
         learns the weights, those above 0 take part, and unseen clips are scored by the plain sum.
       make_model: called with clip, space, names and seed.
       optimizer: called with the number of steps and the global batch size.
-      split: of the records; labels are never read.
+      split: of the records; of their tasks, only `Classify` reads labels.
       steps: of training.
       batch_size: of the global batch.
       seed: of initial variables, order and draws.
@@ -94,6 +95,9 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
         return json.loads((folder / HELDOUT).read_text(encoding="utf-8"))
     names = space.active(loss_weights)
     weights = {name: float(loss_weights[name]) for name in names}
+    for task in map(space.task, names):
+        if isinstance(task, Classify):
+            task.check_labels(records.labels())
     fix_threads(intra_op_threads)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -188,11 +192,11 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
                 if chief:
                     files.write_atomic(folder / HELDOUT, json.dumps(result, indent=1) + "\n")
                     encoder_files.save_clip(clip, folder / ENCODER, gin.config_str())
+                    encoder_files.save_data(records, split, folder / ENCODER)
                 # Last: this file says that the run is finished.
                 save_rgb(encoder_files.TRAINED)
         workers.barrier(strategy)
     return result
-                    encoder_files.save_data(records, split, folder / ENCODER)
 
 
 def estimate_rgb_statistics(statistics: BatchStatistics, clip: ClipSpec,
