@@ -85,9 +85,9 @@ def small_encoder(channels, name, audio=False, norm=True):
     return tf.keras.Model(inputs, outputs, name=name)
 
 
-def make_model(clip, names=NAMES, norm=False, **options):
+def make_model(clip, names=NAMES, norm=False, families=FAMILIES, **options):
     return PretrainingModel(
-        clip, LossSpace(FAMILIES), names=names,
+        clip, LossSpace(families), names=names,
         make_video_encoder=functools.partial(small_encoder, norm=norm),
         make_audio_encoder=functools.partial(small_encoder, audio=True, norm=norm), **options)
 
@@ -160,25 +160,30 @@ def test_views_in_turn_change_nothing_but_cannot_enter_midway(step_of, tiny_clip
         make_model(tiny_clip, recompute="views")
 
 
-@pytest.mark.parametrize("active", (NAMES[:1], NAMES[1:2], NAMES[:2]))
-def test_a_space_skips_sampled_views_of_weight_zero(active, step_of, tiny_clip, make_tiny_batch):
-    space = LossSpace(FAMILIES[:3])
-    whole = PretrainingModel(tiny_clip, space, make_video_encoder=functools.partial(
-        small_encoder, norm=True), make_audio_encoder=functools.partial(
-            small_encoder, audio=True, norm=True))
+@pytest.fixture(scope="module")
+def searched(tiny_clip):
+    """A model of a whole space, its step and its initial variables."""
+    model = make_model(tiny_clip, names=None, norm=True, families=FAMILIES[:3])
+    model.compile(optimizer=tf.keras.optimizers.legacy.SGD(0.1))
+    return model, tf.function(model.train_step), model.get_weights()
+
+
+@pytest.mark.parametrize("active", (NAMES[:1], NAMES[1:2]))
+def test_a_space_skips_sampled_views_of_weight_zero(active, searched, tiny_clip, make_tiny_batch):
+    whole, step, initial = searched
     assert whole.skips
-    whole.set_weights_by_name(dict.fromkeys(space.names, 0.0) | dict.fromkeys(active, 0.5))
-    whole.compile(optimizer=tf.keras.optimizers.legacy.SGD(0.1))
+    whole.set_weights(initial)
+    whole.set_weights_by_name(dict.fromkeys(whole.names, 0.0) | dict.fromkeys(active, 0.5))
     pruned = make_model(tiny_clip, names=active, norm=True)
     pruned.set_weights_by_name(dict.fromkeys(active, 0.5))
     pruned.compile(optimizer=tf.keras.optimizers.legacy.SGD(0.1))
     pruned.encoders["rgb"].set_weights(whole.encoders["rgb"].get_weights())
     for task in pruned.tasks:
-        task.set_weights(whole.tasks[space.names.index(task.name)].get_weights())
+        task.set_weights(whole.tasks[whole.names.index(task.name)].get_weights())
     batch = {k: tf.constant(v) for k, v in make_tiny_batch(5, **SOME).items()}
-    reports = [tf.function(model.train_step)(batch) for model in (whole, pruned)]
+    reports = step(batch), tf.function(pruned.train_step)(batch)
     for i, name in enumerate(active):
-        place = space.names.index(name)
+        place = whole.names.index(name)
         assert reports[0]["counts"][place] == reports[1]["counts"][i] > 0
         np.testing.assert_allclose(reports[0]["losses"][place], reports[1]["losses"][i], rtol=1e-4)
     for ours, theirs in zip(whole.encoders["rgb"].variables, pruned.encoders["rgb"].variables,
@@ -234,11 +239,12 @@ def test_draws_depend_on_the_example_alone(tiny_clip, make_tiny_batch):
 
 def test_the_seeds_are_folds_and_draws_are_uniform():
     index, key = tf.range(4000, dtype=tf.int64), tf.range(4000, dtype=tf.int64) * 7 + 1
-    seeds = example_seeds(5, index, key, 9)
+    seeds = tf.function(example_seeds)(5, index, key, 9)
     fold = tf.random.experimental.stateless_fold_in
     own = fold(fold(tf.constant([5, 9]), index[17]), key[17])
     np.testing.assert_array_equal(seeds[17], own)
-    draws = [uniform(seeds, [2], number).numpy() for number in (0, 1)]
+    draw = tf.function(uniform)
+    draws = [draw(seeds, [2], number).numpy() for number in (0, 1)]
     for values in draws:
         # Four deviations of a mean of 4000, and of a share of a tenth.
         np.testing.assert_allclose(values.mean(0), 0.5, atol=4 * 0.2887 / 4000**0.5)
