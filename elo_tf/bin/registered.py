@@ -22,6 +22,14 @@ from elo_tf.search import (  # noqa: F401
     strategies,
 )
 from elo_tf.serving import export  # noqa: F401
-from elo_tf.tasks import classification, jigsaw, relative_patch, tracked_patch  # noqa: F401
+from elo_tf.tasks import (  # noqa: F401
+    classification,
+    jigsaw,
+    odd_one_out,
+    order_prediction,
+    relative_patch,
+    shuffle_and_learn,
+    tracked_patch,
+)
 from elo_tf.training import final, initial, optimization  # noqa: F401
-from elo_tf.views import log_mel, patch_sampling, tracking  # noqa: F401
+from elo_tf.views import frame_sampling, log_mel, patch_sampling, tracking  # noqa: F401
