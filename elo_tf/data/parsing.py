@@ -98,6 +98,14 @@ def video_key(example: tf.Tensor) -> tf.Tensor:
     return hashed(first_of([*(context[name] for name in names), example]))
 
 
+def example_id(example: tf.Tensor) -> tf.Tensor:
+    """The id that `parse` gives a record, string []; nothing else of it is parsed."""
+    names = (schema.EXAMPLE_ID, schema.FILENAME, schema.START_TIMESTAMP)
+    context, _ = tf.io.parse_single_sequence_example(
+        example, {name: schema.context_spec()[name] for name in names})
+    return record_id(context, example)
+
+
 def record_id(context: dict[str, tf.Tensor], example: tf.Tensor) -> tf.Tensor:
     """A record's id, or else its file name and start, or else a fingerprint of its bytes."""
     filename = context[schema.FILENAME]

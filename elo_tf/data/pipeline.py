@@ -9,7 +9,7 @@ Only the frames that are used are decoded; what leaves is uint8 (casting is done
 import ast
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -26,7 +26,8 @@ from elo_tf.errors import UserError
 def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, *,
                    batch_size: int, seed: int, part: str = "all", start_step: int = 0,
                    modalities: Sequence[str] = STORED, other: bool = True,
-                   device_only: bool = True, share: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
+                   device_only: bool = True, share: tuple[int, int] = (0, 1),
+                   keep: Collection[str] | None = None) -> tf.data.Dataset:
     """An endless stream of random clips.
 
     Args:
@@ -43,6 +44,7 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
       device_only: leave out `id`, which accelerators cannot hold.
       share: (w, W) gives the worker w of W its rows [w B/W, (w+1) B/W) of every global batch of
         B; the others are read but, except with `on_corrupt = "skip"`, not decoded.
+      keep: ids of the clips that the stream is made of, some of every source's; None for all.
 
     Returns:
       Batches of B = batch_size clips (of a worker, B / W), T + N frames of side S =
@@ -64,7 +66,7 @@ def training_clips(records: Records | MixedRecords, split: str, spec: ClipSpec, 
     if batch_size % workers:
         raise UserError(f"a batch_size of {batch_size} cannot be split evenly over {workers} hosts")
     rows = batch_size // workers
-    stream = Stream(records, split, part)
+    stream = Stream(records, split, part, keep=keep)
 
     def sample(parsed: Mapping[str, tf.Tensor], index: tf.Tensor) -> dict[str, tf.Tensor]:
         fold = tf.random.experimental.stateless_fold_in

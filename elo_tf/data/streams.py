@@ -7,12 +7,12 @@ and of the record in that; example is a string [], serialized.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import tensorflow as tf
 
-from elo_tf.data.parsing import require, video_key
+from elo_tf.data.parsing import example_id, require, video_key
 from elo_tf.data.record_set import FRAMING_BYTES, MixedRecords, Records
 
 PARTS = ("all", "fit", "heldout")
@@ -31,13 +31,14 @@ class Stream:
     """
 
     def __init__(self, records: Records | MixedRecords, split: str, part: str = "all", *,
-                 name_damaged: bool = False):
+                 keep: Collection[str] | None = None, name_damaged: bool = False):
         """Finds the files.
 
         Args:
           records: the record set.
           split: of it.
           part: "all", or the "fit" or "heldout" part.
+          keep: ids of the records that are read; None for all.
           name_damaged: whether errors name the record that cannot be decoded, at the price of
             what skipping costs (an eighth of the decoding).
 
@@ -46,8 +47,11 @@ class Stream:
         """
         if part not in PARTS:
             raise ValueError(f"part is {part!r}; it is one of {PARTS}")
+        if keep is not None and not keep:
+            raise ValueError("there is no record to keep")
         self._split = split
         self._part = part
+        self._keep = None if keep is None else np.sort(fingerprints(sorted(keep)).numpy())
         self._sources, self._shares = zip(*records.weighted(), strict=True)
         self._shards = [source.shards(split) for source in self._sources]
         self.skips = any(source.on_corrupt == "skip" for source in self._sources)
@@ -179,17 +183,27 @@ class Stream:
                 lambda state, element: follow(state, *element))
             found = followed.filter(lambda place, example, wanted: wanted).map(
                 lambda place, example, wanted: (place, example))
-            return found if self._part == "all" else found.filter(plain(
+            if self._part == "all" and self._keep is None:
+                return found
+            return found.filter(plain(
                 lambda place, example: self._in_part(place, example, heldout)))
 
         return read
 
     def _in_part(self, place: tf.Tensor, example: tf.Tensor, heldout: int) -> tf.Tensor:
-        """Whether a record is of the part wanted, bool []."""
+        """Whether a record is of the part wanted, and to be kept, bool []."""
 
         def wanted(example: tf.Tensor) -> tf.Tensor:
+            kept = tf.constant(True)
+            if self._keep is not None:
+                own = fingerprints(example_id(example))
+                near = tf.searchsorted(self._keep, [own], side="left")
+                kept = tf.reduce_any(tf.gather(self._keep, near[:1] % len(self._keep)) == own)
+            if self._part == "all":
+                return kept
             in_heldout = video_key(example) % 100 < heldout
-            return in_heldout if self._part == "heldout" else tf.logical_not(in_heldout)
+            inside = in_heldout if self._part == "heldout" else tf.logical_not(in_heldout)
+            return tf.logical_and(inside, kept)
 
         found, good = self.attempt(wanted, place, example)
         return tf.logical_and(found, good)
@@ -210,6 +224,11 @@ class Stream:
             return function(*arguments), tf.constant(True)
         result, good = attempt(function, *arguments)
         return result, tf.cond(good, lambda: good, lambda: self._damaged(place))
+
+
+def fingerprints(names: tf.Tensor) -> tf.Tensor:
+    """An int64 for each string, of 63 bits: that of two names in millions is not the same."""
+    return tf.strings.to_hash_bucket_fast(names, 2**63 - 1)
 
 
 def attempt(function: Callable, *arguments: tf.Tensor) -> tuple:
