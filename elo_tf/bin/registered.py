@@ -3,7 +3,7 @@
 from elo_tf import losses, pretraining  # noqa: F401
 from elo_tf.bin import cluster_clips  # noqa: F401
 from elo_tf.data import clip_spec, record_set  # noqa: F401
-from elo_tf.evaluation import evaluate, label_curve, protocols  # noqa: F401
+from elo_tf.evaluation import evaluate, finetune, label_curve, protocols  # noqa: F401
 from elo_tf.fitness import clustering, fitness, guards, guide, weak  # noqa: F401
 from elo_tf.models import (  # noqa: F401
     audio_resnet,
