@@ -23,8 +23,10 @@ from elo_tf.search import (  # noqa: F401
 )
 from elo_tf.serving import export  # noqa: F401
 from elo_tf.tasks import (  # noqa: F401
+    avts,
     classification,
     jigsaw,
+    multisensory,
     odd_one_out,
     order_prediction,
     relative_patch,
