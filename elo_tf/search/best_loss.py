@@ -32,7 +32,7 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
         "#   python -m elo_tf.bin.pretrain --gin_file=best_loss.gin ...",
         "#",
         f"# fitness:    {end['fitness']!r} (lower is better){again}",
-        *([f"# untrained:  {journal.controls[0].zipf!r}, the Zipf fitness of a random encoder"]
+        *([f"# untrained:  {_control(journal)!r}, the fitness of a random encoder"]
           if 0 in journal.controls and journal.controls[0].ok else []),
         f"# candidate:  {best.index} of generation {best.generation}, both from 0",
         f"# search:     {header['strategy']}, seed {header['seed']}, {header['generations']} "
@@ -47,6 +47,13 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _control(journal: Journal) -> float:
+    """The untrained network's fitness, by the measure that has guided the search."""
+    control, best = journal.controls[0], journal.best
+    weak = best.weak is not None and best.fitness == 1.0 - best.weak
+    return 1.0 - control.weak if weak else control.zipf
 
 
 def write_best_loss(path: str | os.PathLike, journal: Journal, *, dead_zone: float) -> None:
