@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 
@@ -18,6 +19,22 @@ CONVERTERS = 2
 _TAIL = 4000  # bytes of a log in which the reason of a failure is looked for
 
 _running: set[subprocess.Popen] = set()
+_stopping = threading.Event()
+
+
+class StepFailedError(UserError):
+    """A step failed.
+
+    Attributes:
+      reason: what its program said, without where and when.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.message, self.reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +61,25 @@ class Step:
           Whether there was something to do.
 
         Raises:
-          UserError: if it fails; it has then said why.
+          StepFailedError: it has said why.
         """
         if self.product.exists():
             if log is None:
                 print(f"\n=== {self.title}: done before", flush=True)
             return False
+        if _stopping.is_set():
+            raise StepFailedError(f"the step '{self.title}' was not begun", "stopped on request")
         # As one text, since other steps may print at the same time.
         print(f"\n=== {self.title}\n$ python -m {shlex.join(self.command)}\n", end="", flush=True)
         started = time.monotonic()
         code = self._call(log)
         if code:
             where = "above" if log is None else f"in {log}"
-            why = "" if log is None else f" ({_reason(log)})"
-            raise UserError(f"the step '{self.title}' ended with exit code {code}{why}; what it "
-                            f"printed is {where}, and the same command goes on from there")
+            reason = f"exit code {code}" if log is None else _reason(log)
+            raise StepFailedError(
+                f"the step '{self.title}' ended with exit code {code}"
+                + ("" if log is None else f" ({reason})") + f"; what it printed is {where}, and "
+                "the same command goes on from there", reason)
         if log is None:
             print(f"    {time.monotonic() - started:.0f} s", flush=True)
         return True
@@ -71,18 +92,23 @@ class Step:
                 output = stack.enter_context(open(log, "a", encoding="utf-8"))
                 output.write(f"=== {self.title}\n$ python -m {shlex.join(self.command)}\n")
                 output.flush()
+            # Out of sight, Ctrl-C does not reach it: `stop_all` asks once, and it saves.
             process = subprocess.Popen(
                 [sys.executable, "-m", *self.command], cwd=configuration.ROOT, stdout=output,
-                stderr=None if output is None else subprocess.STDOUT)
+                stderr=None if output is None else subprocess.STDOUT,
+                start_new_session=log is not None)
             _running.add(process)
             try:
+                if _stopping.is_set():  # After it was looked at last, and before this was known.
+                    process.send_signal(signal.SIGTERM)
                 return process.wait()
             finally:
                 _running.discard(process)
 
 
 def stop_all() -> None:
-    """Asks the programs that this process has started to save and end."""
+    """Asks the programs that this process has started to save and end; no step is begun again."""
+    _stopping.set()
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
