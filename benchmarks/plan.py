@@ -10,6 +10,7 @@ counts as having flow, sound and a window of another time. See `training.costs` 
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 
 import gin
 from absl import flags, logging
@@ -66,8 +67,14 @@ class Counts:
     losses: int
 
 
-def count(batch: int, recomputes: list[str]) -> Counts:
-    """Builds and traces the configured step, once for each way to recompute."""
+def count(batch: int, recomputes: list[str], names: Sequence[str] | None = None) -> Counts:
+    """Builds and traces the configured step, once for each way to recompute.
+
+    Args:
+      batch: clips in a pass.
+      recomputes: values of PretrainingModel.recompute.
+      names: of the losses; None for all of the space.
+    """
     of = gin.get_configurable
     space, clip = of("LossSpace")(), of("ClipSpec")()
     by_recompute = {}
@@ -76,7 +83,7 @@ def count(batch: int, recomputes: list[str]) -> Counts:
         logging.info("building and tracing the step, recompute = %s", recompute)
         # Parts of a batch cost each the same; what XLA fuses is not in the graph.
         model = of("PretrainingModel")(
-            clip, space, seed=1, recompute=recompute, accumulate=1, xla=False)
+            clip, space, names=names, seed=1, recompute=recompute, accumulate=1, xla=False)
         model.compile(optimizer=of("make_optimizer")(1000, batch))
         create_slots(model.optimizer, model.trainable_variables)
         signature = costs.batch_signature(clip, batch, model.modalities, model.needs_other)
