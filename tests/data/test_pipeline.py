@@ -152,6 +152,7 @@ def test_the_stream_is_a_function_of_the_seed_alone(folder):
     tf.random.set_seed(77)
     assert same(first, stream(folder, 60))
     assert ids(first) != ids(stream(folder, 60, seed=6, **RGB))
+    assert ids(first) != ids(stream(folder, 60, seed=0, **RGB))
 
 
 @pytest.mark.parametrize("threads", [1, 7])
