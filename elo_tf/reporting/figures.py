@@ -34,7 +34,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 def protocol_name(protocol: str) -> str:
     """What people call a protocol of `evaluation.json`."""
-    return {"kmeans": "k-means", "linear": "linear classifier"}.get(protocol, protocol)
+    return {"kmeans": "k-means", "linear": "linear classifier", "knn": "nearest neighbours",
+            "finetune": "fine-tuned"}.get(protocol, protocol)
 
 
 def families(names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -30,6 +30,7 @@ from elo_tf.search import choice
 from elo_tf.search.journal import Journal
 
 TITLE = "Evolving losses for video"
+SHOWN = ("kmeans", "linear", "knn", "finetune")  # protocols; evaluation.md has them all
 
 
 @gin.configurable(denylist=["run_dir", "search_dir", "pretrain_dir", "evaluation_dir",
@@ -141,16 +142,19 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> Markup:
     if "classes" in evaluation:
         facts.append(f"{len(evaluation['classes'])} classes")
     seeds = len(evaluation.get("seeds", ()))
+    shown = [x for x in evaluation["rows"] if x["protocol"] in SHOWN] or evaluation["rows"]
     rows = [(figures.protocol_name(x["protocol"]), x["network"], page.percent(x["mean"]),
              page.percent(x["std"]))
-            for x in sorted(evaluation["rows"], key=lambda x: x["protocol"])]
+            for x in sorted(shown, key=lambda x: x["protocol"])]
     rows.append(("chance", "", page.percent(evaluation["chance"]), ""))
     spread = f"mean and standard deviation of {_plural(seeds, 'seed')}" if seeds else "mean"
     return page.section(
         title,
-        page.paragraph("The network is frozen; only what is put on its features sees labels."
+        page.paragraph("The network is frozen, unless it is said to be fine-tuned; only what is "
+                       "put on its features sees labels."
                        + (f" Here: {'; '.join(facts)}." if facts else "")),
-        page.chart("accuracy", functools.partial(figures.accuracy_bars, evaluation),
+        page.chart("accuracy",
+                   functools.partial(figures.accuracy_bars, {**evaluation, "rows": shown}),
                    caption=f"Accuracy on the test clips, {spread}."),
         page.table(("protocol", "network", "accuracy", "± over seeds"), rows, text=2))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from elo_tf.evaluation import evaluate as evaluation
 from elo_tf.evaluation import feature_store, protocols
 from elo_tf.evaluation.feature_store import FeatureStore, labelled_features
 from elo_tf.evaluation.label_curve import LabelCurve
+from elo_tf.evaluation.leakage import check_pair
+from elo_tf.evaluation.record_index import read_index
 from elo_tf.features import FeatureExtractor
 from elo_tf.training import encoder_files
 
 CLIP = ClipSpec(frames=2, next_frames=1, fps=2.0, size=16, crop=1.0)
+PAIRS = (("train1", "test1"), ("train2", "test2"))
 NEIGHBOURS = (protocols.NeighboursProtocol(k=3), protocols.RetrievalProtocol(ranks=(1, 3)))
 
 
@@ -84,6 +88,22 @@ def records(tmp_path_factory):
     return Records(str(folder))
 
 
+@pytest.fixture(scope="module")
+def kept(encoder_dir, records, tmp_path_factory):
+    """The features of both networks; the first evaluation extracts them."""
+    folder = tmp_path_factory.mktemp("kept")
+    evaluation.evaluate(str(folder), str(encoder_dir), records=records, splits=PAIRS,
+                        protocols=(), batch_size=4)
+    return folder / evaluation.FEATURES
+
+
+@pytest.fixture
+def run_dir(kept, tmp_path):
+    """The folder of a run that was killed after extracting."""
+    shutil.copytree(kept, tmp_path / "run" / evaluation.FEATURES)
+    return tmp_path / "run"
+
+
 def features_of(extractor, records):
     return labelled_features(extractor, records, "test", CLIP, 4, 2, 3, "test")
 
@@ -122,13 +142,17 @@ def test_a_static_clip_is_its_middle_frame_repeated(encoder_dir):
 
 
 def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
-        encoder_dir, records, tmp_path, monkeypatch):
-    pairs = (("train1", "test1"), ("train2", "test2"))
+        encoder_dir, records, run_dir, monkeypatch):
     settings = {
-        "records": records, "splits": pairs, "batch_size": 4, "seeds": (0, 1),
+        "records": records, "splits": PAIRS, "seeds": (0, 1),
         "protocols": (protocols.KMeansProtocol(), *NEIGHBOURS), "method": "elo",
         "label_curve": LabelCurve(counts=(3, 9), linear=protocols.LinearProtocol(solver="ridge"))}
-    result = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+
+    def never(*arguments, **settings):
+        raise AssertionError("what was computed before is computed again")
+
+    monkeypatch.setattr(feature_store, "FeatureExtractor", never)
+    result = evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     rows = {(x["network"], x["protocol"]): x for x in result["rows"]}
     assert list(rows)[:7] == [("trained", x) for x in (
         "kmeans", "kmeans_majority", "kmeans_nmi", "kmeans_ari", "knn", "retrieval@1",
@@ -136,8 +160,8 @@ def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
     # By hand, from what was stored: the nearest neighbour has the class as often as R@1 says.
     for network, file in evaluation.NETWORKS.items():
         found, kmeans = [], []
-        for pair in pairs:
-            train, test = (stored(tmp_path, network, name) for name in pair)
+        for pair in PAIRS:
+            train, test = (stored(run_dir, network, name) for name in pair)
             cosine = neighbors.KNeighborsClassifier(1, metric="cosine", algorithm="brute")
             cosine.fit(train["embedding"], train["labels"])
             found.append(cosine.score(test["embedding"], test["labels"]))
@@ -159,29 +183,26 @@ def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
         "class 0", "class 1", "class 2"]
     assert [(x["network"], x["protocol"], x["clips"], x["n"]) for x in result["curves"]] == [
         ("trained", "linear", [3, 9], 2), ("untrained", "linear", [3, 9], 2)]
-    assert json.loads((tmp_path / evaluation.RESULT).read_text()) == result
-    table = (tmp_path / evaluation.TABLE).read_text()
+    assert json.loads((run_dir / evaluation.RESULT).read_text()) == result
+    table = (run_dir / evaluation.TABLE).read_text()
     row = rows["trained", "kmeans"]
     assert f"| k-means | {100 * row['mean']:.1f} ± {100 * row['interval']:.1f} |" in table
     assert "| 43.4 |" in table and "What differs in scale" in table
 
-    def never(*arguments, **settings):
-        raise AssertionError("what was computed before is computed again")
-
-    monkeypatch.setattr(feature_store, "FeatureExtractor", never)
     monkeypatch.setattr(protocols, "kmeans_scores", never)
     monkeypatch.setattr(protocols, "knn_accuracy", never)
     monkeypatch.setattr(protocols, "linear_accuracy", never)
-    assert evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings) == result
+    again = evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
+    assert again | {"commit": ""} == result | {"commit": ""}
     # A run that had come half way scores only what is missing.
-    path = tmp_path / evaluation.PARTIAL
+    path = run_dir / evaluation.PARTIAL
     entries = json.loads(path.read_text())
     path.write_text(json.dumps([x for x in entries if "KMeans" in str(x["of"])
                                 or "Linear" in str(x["of"]) or "Retrieval" in str(x["of"])]))
     with pytest.raises(AssertionError, match="computed again"):
-        evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+        evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     monkeypatch.setattr(protocols, "knn_accuracy", lambda *arguments, **settings: 0.125)
-    again = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    again = evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     values = {x["protocol"]: x["values"] for x in again["rows"] if x["network"] == "trained"}
     assert values["knn"] == [0.125] and values["kmeans"] == rows["trained", "kmeans"]["values"]
 
@@ -192,23 +213,29 @@ def stored(folder, network, split):
         return dict(content)
 
 
-def test_features_are_extracted_again_for_other_content(encoder_dir, records, tmp_path):
-    def store(static=False, windows=1, folder="kept"):
-        return FeatureStore(tmp_path / folder, encoder_dir, records, batch_size=9,
-                            windows=windows, crops=1, static=static)
+def test_features_are_extracted_again_for_other_content(encoder_dir, records, run_dir):
+    def store(encoder_dir=encoder_dir, **settings):
+        return FeatureStore(run_dir / evaluation.FEATURES, encoder_dir, records, **{
+            "batch_size": 9, "windows": 2, "crops": 1, "static": False} | settings)
 
-    first = store()("trained", encoder_files.TRAINED, "test1")
-    assert store()("trained", encoder_files.TRAINED, "test1").key == first.key
-    keys = {first.key, store(static=True)._key(encoder_files.TRAINED, "test1"),
-            store(windows=2)._key(encoder_files.TRAINED, "test1"),
-            store()._key(encoder_files.TRAINED, "test2"),
-            store()._key(encoder_files.UNTRAINED, "test1")}
-    assert len(keys) == 5
-    path, = (tmp_path / "kept").iterdir()
+    trained, untrained = encoder_files.TRAINED, encoder_files.UNTRAINED
+    keys = [store(**settings)._key(file, split) for settings, file, split in (
+        ({}, trained, "test1"), ({"static": True}, trained, "test1"),
+        ({"windows": 1}, trained, "test1"), ({"crops": 3}, trained, "test1"),
+        ({}, untrained, "test1"), ({}, trained, "test2"), ({"batch_size": 1}, trained, "test1"))]
+    assert len(set(keys)) == 6 and keys[0] == keys[-1]
+    first = stored(run_dir, "trained", "test1")
+    assert first["key"] == keys[0]
+    other = stored(run_dir, "untrained", "test1")
+    assert not np.allclose(first["embedding"], other["embedding"])
+    path, = (run_dir / evaluation.FEATURES).glob("trained-test1-*.npz")
     path.write_bytes(path.read_bytes()[:100])  # damaged: made again, the same
-    again = store()("trained", encoder_files.TRAINED, "test1")
-    np.testing.assert_array_equal(again.features.embedding, first.features.embedding)
-    assert again.features.ids == first.features.ids and len(first.features.ids) == 9
+    again = store()("trained", trained, "test1")
+    np.testing.assert_allclose(again.features.embedding, first["embedding"], rtol=1e-5)
+    assert again.features.ids == [f"test1/{number}.mp4" for number in range(9)]
+    assert stored(run_dir, "trained", "test1")["ids"].tolist() == again.features.ids
+    with pytest.raises(UserError, match="no encoder .*none/rgb.keras"):
+        store()._key("none/rgb.keras", "test1")
 
 
 def test_one_frame_is_evaluated_as_a_still_clip(encoder_dir, tmp_path):
@@ -240,14 +267,14 @@ class CountedFinetune:
         return 0.1 * seed + (0.5 if test_split == "test2" else 0.25)
 
 
-def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, records, tmp_path):
+def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, records, run_dir):
     calls = []
-    settings = {"records": records, "splits": (("train1", "test1"), ("train2", "test2")),
+    settings = {"records": records, "splits": PAIRS,
                 "networks": ("trained",), "protocols": (), "seeds": (1, 2),
                 "finetune": CountedFinetune(calls),
                 "label_curve": LabelCurve(counts=(3, 6), linear=None,
                                           finetune=CountedFinetune(calls))}
-    result = evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    result = evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     row, = result["rows"]
     assert row["protocol"] == "finetune" and row["values"] == pytest.approx([0.475, 0.575])
     assert len(calls) == 4 + 8 and len({call[4] for call in calls}) == 12
@@ -258,7 +285,7 @@ def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, recor
         assert whole is None and few < more and (len(few), len(more)) == (3, 6)
     curve, = result["curves"]
     assert curve["protocol"] == "finetune" and curve["mean"] == pytest.approx([0.525, 0.525])
-    evaluation.evaluate(str(tmp_path), str(encoder_dir), **settings)
+    evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     assert len(calls) == 12
 
 
@@ -271,7 +298,7 @@ def test_splits_that_share_clips_are_refused(encoder_dir, tmp_path):
                             records=Records(str(tmp_path / "r")))
 
 
-def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, tmp_path):
+def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, run_dir, tmp_path):
     folder = tmp_path / "encoder"
     folder.mkdir()
     for path in encoder_dir.iterdir():
@@ -280,9 +307,9 @@ def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, tm
                 "protocols": NEIGHBOURS, "seeds": (0,)}
 
     def warnings():
-        found = evaluation.evaluate(str(tmp_path / "run"), str(folder), **settings)["warnings"]
+        found = evaluation.evaluate(str(run_dir), str(folder), **settings)["warnings"]
         for warning in found:
-            assert f"- {warning}" in (tmp_path / "run" / evaluation.TABLE).read_text()
+            assert f"- {warning}" in (run_dir / evaluation.TABLE).read_text()
         return found
 
     assert "data.json is missing" in warnings()[0]
@@ -295,13 +322,13 @@ def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, tm
     assert "has 5 of the 9 clips of the test split 'test1', such as test1/0.mp4" in second
 
 
-def test_clips_of_one_video_in_both_splits_are_said(encoder_dir, tmp_path):
-    for split in ("train", "test"):
-        write_split(tmp_path / "r", split, [0, 1] * 3, video=b"film.mp4")
-    result = evaluation.evaluate(
-        str(tmp_path / "run"), str(encoder_dir), records=Records(str(tmp_path / "r")),
-        networks=("untrained",), protocols=NEIGHBOURS, seeds=(0,))
-    assert "1 videos, such as film.mp4, have clips both in split 'train'" in result["warnings"][0]
+def test_clips_of_one_video_in_both_splits_are_said(tmp_path):
+    for split in ("train", "test", "other"):
+        write_split(tmp_path, split, [0, 1] * 3, video=b"film.mp4" if split != "other" else None)
+    train, test, other = (read_index(Records(str(tmp_path)), x) for x in ("train", "test", "other"))
+    said, = check_pair(train, test, ("train", "test"))
+    assert said.startswith("1 videos, such as film.mp4, have clips both in split 'train' and in")
+    assert check_pair(train, other, ("train", "other")) == []
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -315,6 +342,6 @@ def test_clips_of_one_video_in_both_splits_are_said(encoder_dir, tmp_path):
       "protocols": (protocols.FewShotProtocol(), protocols.FewShotProtocol(shots=(1,)))},
      "two rows of evaluate.protocols are called 'few_shot@1'"),
 ])
-def test_wrong_settings_are_named(encoder_dir, records, tmp_path, settings, message):
+def test_wrong_settings_are_named(encoder_dir, records, run_dir, settings, message):
     with pytest.raises(UserError, match=message):
-        evaluation.evaluate(str(tmp_path), str(encoder_dir), **{"records": records} | settings)
+        evaluation.evaluate(str(run_dir), str(encoder_dir), **{"records": records} | settings)
