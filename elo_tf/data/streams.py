@@ -139,7 +139,7 @@ class Stream:
             # would also depend on how often this process has read the set before; and of this
             # function's graph, since the order would else depend on the global seed. That may not
             # be 0, at which TensorFlow compares the epoch's, a tensor, with 0.
-            tf.compat.v1.set_random_seed(seed or 2**31 - 1)
+            tf.compat.v1.set_random_seed(seed or 2**31 - 2)
             return examples.shuffle(buffer, seed=number, reshuffle_each_iteration=False)
 
         return tf.data.Dataset.range(2**40).flat_map(epoch)
