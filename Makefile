@@ -11,8 +11,13 @@ VIDEOS ?=
 DEMO ?= demo
 STUDY ?= study
 HOURS ?= 1
+TABLES ?= tables
+IMAGENET ?=
+NAME ?= real
+FOLDS ?= 0
+SCALE ?= tables/real.gin
 
-.PHONY: help setup demo study test soak lint lock clean
+.PHONY: help setup demo study tables real test soak lint lock clean
 
 help:
 	@echo "make setup              virtual environment in .venv (PYTHON=... to name a Python 3.11,"
@@ -21,6 +26,12 @@ help:
 	@echo "                        DEMO=/folder for the output"
 	@echo "make study              strategies compared, and Figure 9, at a mini scale; HOURS=1 it may"
 	@echo "                        take, STUDY=/folder for what it makes, results in docs/results/study"
+	@echo "make tables             every method of the paper's tables at a mini scale; TABLES=/folder for"
+	@echo "                        what it makes, IMAGENET=weights.h5 for that row, results in"
+	@echo "                        docs/results/mini"
+	@echo "make real VIDEOS=/folder   the same on real clips with labels.csv (path, label, group); NAME= of"
+	@echo "                        the table in docs/results/real, FOLDS=0 for one for each group,"
+	@echo "                        SCALE=tables/real_sound.gin with sound"
 	@echo "make test               the tests"
 	@echo "make soak               the long tests, by hand"
 	@echo "make lint               ruff"
@@ -43,6 +54,15 @@ demo: setup
 
 study: setup
 	$(BIN)/python -m elo_tf.bin.study --run_dir="$(STUDY)" --hours=$(HOURS) --workers=2
+
+tables: setup
+	$(BIN)/python -m elo_tf.bin.tables --gin_file=tables/mini.gin --run_dir="$(TABLES)" --workers=2 \
+	  $(if $(IMAGENET),--imagenet_weights="$(IMAGENET)")
+
+real: setup
+	@test -n "$(VIDEOS)" || { echo "error: name a folder of clips with labels.csv: make real VIDEOS=/folder" >&2; exit 2; }
+	$(BIN)/python -m elo_tf.bin.tables --gin_file="$(SCALE)" --run_dir="$(TABLES)/$(NAME)" \
+	  --videos="$(VIDEOS)" --folds=$(FOLDS) --results=docs/results/real --name="$(NAME)" --workers=2
 
 test: setup
 	$(BIN)/python -m pytest

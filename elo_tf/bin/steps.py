@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -119,6 +120,8 @@ def _reason(log: pathlib.Path) -> str:
     lines = [x.strip() for x in log.read_bytes()[-_TAIL:].decode("utf-8", "replace").splitlines()]
     lines = [x for x in lines if x]
     errors = [x.removeprefix("error: ") for x in lines if x.startswith("error: ")]
+    # The last line of an exception, below which gin puts its call chain.
+    errors = errors or [x for x in lines if re.match(r"[\w.]+(Error|Exception)\b", x)]
     return (errors or lines or ["it said nothing"])[-1]
 
 
