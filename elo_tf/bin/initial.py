@@ -1,4 +1,4 @@
-"""Saves an RGB encoder without training it: one drawn at random, or made of ImageNet's weights.
+r"""Saves an RGB encoder without training it: one drawn at random, or made of ImageNet's weights.
 
     python -m elo_tf.bin.initial --run_dir=imagenet --data=records \
         --gin_file=papers/elo_cvpr2020/imagenet.gin
