@@ -81,25 +81,33 @@ def finetune():
                     make_augmentation=lambda: Augmentation(flip=0.5, brightness=0.05))
 
 
+def weights(finetune):
+    return [*finetune.classifier.encoder.get_weights(), *finetune.classifier.head.get_weights()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finetune, encoder_dir, right, tmp_path_factory):
+    """The accuracy and the weights of a plain call."""
+    found = finetune(encoder_dir, encoder_files.TRAINED, CLIP, right, "train", "test", seed=1,
+                     windows=1, crops=2, folder=tmp_path_factory.mktemp("undisturbed"))
+    return found, weights(finetune)
+
+
 @pytest.fixture
-def accuracy(finetune, encoder_dir, tmp_path):
-    """A function of records: the accuracy of a call in a folder of its own."""
+def accuracy(finetune, undisturbed, encoder_dir, tmp_path):
+    """A function of records: the accuracy of a further call, in a folder of its own."""
     def run(records, *, folder="run", seed=1, file=encoder_files.TRAINED, labelled=None):
         return finetune(encoder_dir, file, CLIP, records, "train", "test", seed=seed, windows=1,
                         crops=2, folder=tmp_path / folder, labelled=labelled)
     return run
 
 
-def weights(finetune):
-    return [*finetune.classifier.encoder.get_weights(), *finetune.classifier.head.get_weights()]
-
-
 def same(ours, theirs):
     return all(a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True))
 
 
-def test_what_can_be_learned_is_and_what_cannot_stays_at_chance(accuracy, right, shuffled):
-    assert accuracy(right) == 1.0
+def test_what_can_be_learned_is_and_what_cannot_stays_at_chance(accuracy, undisturbed, shuffled):
+    assert undisturbed[0] == 1.0
     assert 0.25 <= accuracy(shuffled, folder="shuffled") <= 0.75
 
 
@@ -110,24 +118,19 @@ def test_only_the_labelled_clips_are_used(accuracy, shuffled):
     assert accuracy(shuffled, folder="wrong", labelled=wrong_named) == 0.0
 
 
-def test_further_networks_seeds_and_labels_compile_nothing(accuracy, finetune, right):
-    accuracy(right)
-    first, traces = weights(finetune), finetune.classifier.traces
-    assert traces == 2  # the head's step, and the whole network's
+def test_further_networks_seeds_and_labels_compile_nothing(accuracy, undisturbed, finetune, right):
     accuracy(right, folder="seed", seed=2)
-    assert not same(weights(finetune), first)
-    accuracy(right, folder="other", file=encoder_files.UNTRAINED)
-    accuracy(right, folder="fewer", labelled=["train0", "train1"])
+    assert not same(weights(finetune), undisturbed[1])
+    accuracy(right, folder="other", file=encoder_files.UNTRAINED, labelled=["train0", "train1"])
     accuracy(right, folder="again")
-    assert same(weights(finetune), first)
-    assert finetune.classifier.traces == traces
+    assert same(weights(finetune), undisturbed[1])
+    assert finetune.classifier.traces == 2  # the head's step, and the whole network's
 
 
 @pytest.mark.parametrize("stop_at", [HEAD_STEPS - 2, HEAD_STEPS + 7])
-def test_a_stopped_training_ends_as_if_never_stopped(accuracy, finetune, right, tmp_path,
-                                                     monkeypatch, stop_at):
-    expected = accuracy(right, folder="whole")
-    unstopped = weights(finetune)
+def test_a_stopped_training_ends_as_if_never_stopped(
+        accuracy, undisturbed, finetune, right, tmp_path, monkeypatch, stop_at):
+    expected, unstopped = undisturbed
     network, done = finetune.classifier, []
 
     def counted(step):
@@ -163,8 +166,7 @@ def test_the_head_alone_is_trained_first(encoder_dir, right, tmp_path):
     assert not any(map(np.array_equal, trained, alone.classifier.head.get_weights()))
 
 
-def test_the_probabilities_of_a_videos_views_are_averaged(accuracy, finetune, right):
-    accuracy(right)
+def test_the_probabilities_of_a_videos_views_are_averaged(undisturbed, finetune, right):
     network, views = finetune.classifier, 2 * 3
     rows = list(pipeline.testing_clips(right, "test", CLIP, batch_size=9, windows=2, crops=3,
                                        modalities=("rgb",)))

@@ -8,6 +8,7 @@ from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.evaluation.classifier import Classifier
 from elo_tf.evaluation.layerwise import apply_gradients, layer_rates
 from elo_tf.models.video_resnet import video_encoder
+from elo_tf.training.devices import distribute, make_strategy
 from elo_tf.training.optimization import create_slots, make_optimizer
 
 CLIP = ClipSpec(frames=2, next_frames=1, size=16)
@@ -68,15 +69,17 @@ def test_a_rate_is_a_learning_rate_of_its_own(settings, devices, two_replicas):
         assert np.abs(other.numpy() - start).max() > 1e-3
 
 
-def test_a_step_of_the_whole_network_by_hand(encoder):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_step_of_the_whole_network_by_hand(encoder, devices, two_replicas):
     """SGD: every variable moves by minus its rate times its gradient, as Keras's layers give it."""
     draws = np.random.Generator(np.random.PCG64(1))
     labels = draws.integers(0, 3, 6)
     rgb = draws.integers(0, 256, [6, 3, 16, 16, 3]).astype(np.uint8)
     batch = {"rgb": tf.constant(rgb), "label": tf.constant(labels),
              "index": tf.range(6, dtype=tf.int64), "key": tf.range(6, dtype=tf.int64)}
+    strategy = two_replicas if devices == 2 else make_strategy()
     classifier = Classifier(
-        encoder, CLIP, 3, strategy=tf.distribute.get_strategy(), layer_decay=0.5,
+        encoder, CLIP, 3, strategy=strategy, layer_decay=0.5,
         label_smoothing=0.3, make_optimizers=lambda: tuple(make_optimizer(
             1, name="sgd", learning_rate=0.2, warmup=0.0, momentum=0.0, clip_norm=0.0)
             for _ in range(2)))
@@ -91,7 +94,7 @@ def test_a_step_of_the_whole_network_by_hand(encoder):
         loss = -tf.reduce_mean(tf.reduce_sum(target * tf.nn.log_softmax(logits), axis=1))
     variables = [*encoder.trainable_variables, kernel_variable, bias_variable]
     before = [v.numpy() for v in variables]
-    report = classifier._full_step(batch)
+    report = classifier.full_step(iter(distribute(strategy, tf.data.Dataset.from_tensors(batch))))
     gradients = tape.gradient(loss, variables)
     np.testing.assert_allclose(report["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(report["gradient_norm"], tf.linalg.global_norm(gradients), rtol=1e-3)
