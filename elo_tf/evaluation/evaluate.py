@@ -206,7 +206,8 @@ def _curves(pairs: Sequence[_Pair], curve: LabelCurve, seeds: Sequence[int], boo
                          frozenset(ids[i] for i in subset))
 
     network = pairs[0].network
-    clips = np.mean([curve.sizes(pair.arrays[1]) for pair in pairs], axis=0)
+    sizes = list(zip(*(curve.sizes(pair.arrays[1]) for pair in pairs), strict=True))
+    points = [sizes.index(x) for x in dict.fromkeys(sizes)]  # small splits may repeat one
     for method, settings, score in (("linear", curve.linear, linear),
                                     (FINETUNE, curve.finetune, finetune)):
         if settings is None:
@@ -214,14 +215,18 @@ def _curves(pairs: Sequence[_Pair], curve: LabelCurve, seeds: Sequence[int], boo
         name = repr(settings) if method == "linear" else FINETUNE
         by_seed = []
         for seed in cli.progress(seeds, desc=f"{network} network, labels, {method}", unit="seed"):
-            found = [[book.score((*pair.of, f"{name} on {len(subset)} clips", seed),
-                                 functools.partial(score, pair, subset, seed))
-                      for subset in curve.subsets(pair.arrays[1], seed)] for pair in pairs]
-            by_seed.append(np.mean([[x for one in of_pair for x in one.values.values()]
-                                    for of_pair in found], axis=0))
-        points = [summary(values) for values in np.transpose(by_seed)]
-        yield {"network": network, "protocol": method, "clips": [round(x) for x in clips],
-               "mean": [x["mean"] for x in points], "interval": [x["interval"] for x in points],
+            found = []
+            for pair in pairs:
+                subsets = curve.subsets(pair.arrays[1], seed)
+                scores = [book.score((*pair.of, f"{name} on {len(subsets[point])} clips", seed),
+                                     functools.partial(score, pair, subsets[point], seed))
+                          for point in points]
+                found.append([x for one in scores for x in one.values.values()])
+            by_seed.append(np.mean(found, axis=0))
+        rows = [summary(values) for values in np.transpose(by_seed)]
+        yield {"network": network, "protocol": method,
+               "clips": [round(np.mean(sizes[point])) for point in points],
+               "mean": [x["mean"] for x in rows], "interval": [x["interval"] for x in rows],
                "n": len(seeds)}
 
 

@@ -14,7 +14,7 @@ def title(protocol: str) -> str:
     if protocol in TITLES:
         return TITLES[protocol]
     kind, at, number = protocol.partition("@")
-    return {"retrieval": f"retrieval R@{number}", "few_shot": f"{number} clips a class"}.get(
+    return {"retrieval": f"retrieval R@{number}", "few_shot": f"few-shot, {number} a class"}.get(
         kind if at else "", protocol)
 
 
@@ -66,8 +66,8 @@ def _facts(result: Mapping[str, Any]) -> Iterator[str]:
            f"chance is {100 * result['chance']:.1f}. ± is the half-width of the 95% t-interval "
            f"over seeds ({len(result['seeds'])}); rows without it draw nothing"
            + ("; of several splits the mean comes first." if several else "."))
-    yield (f"Trained and tested on: {pairs}. Of each video {result['windows']} windows of "
-           f"{result['crops']} crops are averaged."
+    yield (f"Trained and tested on: {pairs}. Of each video {result['windows']} (windows) x "
+           f"{result['crops']} (crops) views are averaged."
            + (" Every window is its middle frame, repeated." if result["static"] else ""))
 
 

@@ -85,16 +85,16 @@ def save_clip(clip: ClipSpec, folder: pathlib.Path, config: str) -> None:
     files.write_atomic(folder / CLIP, json.dumps(content, indent=2) + "\n")
 
 
-def save_data(records: Records | MixedRecords, split: str, folder: pathlib.Path) -> None:
+def save_data(records: Records | MixedRecords | None, split: str, folder: pathlib.Path) -> None:
     """Writes data.json, by which an evaluation finds out whether its test clips were seen.
 
     Args:
-      records: that the encoder was trained on.
+      records: that the encoder was trained on; None for an encoder that saw no records.
       split: of them.
       folder: of the encoder.
     """
     content = [{"directory": os.path.abspath(source.directory), "split": split}
-               for source, _ in records.weighted()]
+               for source, _ in (records.weighted() if records else [])]
     files.write_atomic(folder / DATA, json.dumps(content, indent=2) + "\n")
 
 

@@ -146,7 +146,8 @@ def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
     settings = {
         "records": records, "splits": PAIRS, "seeds": (0, 1),
         "protocols": (protocols.KMeansProtocol(), *NEIGHBOURS), "method": "elo",
-        "label_curve": LabelCurve(counts=(3, 9), linear=protocols.LinearProtocol(solver="ridge"))}
+        "label_curve": LabelCurve(counts=(3, 9, 9),
+                                  linear=protocols.LinearProtocol(solver="ridge"))}
 
     def never(*arguments, **settings):
         raise AssertionError("what was computed before is computed again")
@@ -188,6 +189,9 @@ def test_pairs_of_splits_are_averaged_and_a_second_run_computes_nothing(
     row = rows["trained", "kmeans"]
     assert f"| k-means | {100 * row['mean']:.1f} ± {100 * row['interval']:.1f} |" in table
     assert "| 43.4 |" in table and "What differs in scale" in table
+    curve = result["curves"][1]
+    point = f"| 3 | {100 * curve['mean'][0]:.1f} ± {100 * curve['interval'][0]:.1f} |"
+    assert "## Labels: 1-layer, untrained network" in table and f"\n{point}\n| 9 |" in table
 
     monkeypatch.setattr(protocols, "kmeans_scores", never)
     monkeypatch.setattr(protocols, "knn_accuracy", never)
@@ -313,8 +317,9 @@ def test_what_pretraining_saw_of_the_test_split_is_said(encoder_dir, records, ru
         return found
 
     assert "data.json is missing" in warnings()[0]
-    encoder_files.save_data(records, "train1", folder)
-    assert warnings() == []
+    for seen in (records, None):
+        encoder_files.save_data(seen, "train1", folder)
+        assert warnings() == []
     seen = write_split(tmp_path / "seen", "unlabelled", [0] * 5, prefix="test1")
     encoder_files.save_data(MixedRecords((records, seen)), "unlabelled", folder)
     first, second = warnings()

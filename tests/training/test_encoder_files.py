@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.models.video_resnet import video_encoder
 from elo_tf.pretraining import precision_policy
@@ -87,3 +88,16 @@ def test_an_encoder_that_is_missing_or_damaged_is_named(tmp_path):
     (tmp_path / "rgb.keras").write_bytes(b"not a model")
     with pytest.raises(UserError, match="rgb.keras cannot be loaded as a Keras model"):
         encoder_files.load_encoder(tmp_path)
+
+
+def test_the_records_trained_on_are_named(tmp_path, monkeypatch):
+    assert encoder_files.load_data(tmp_path) is None
+    monkeypatch.chdir(tmp_path)
+    encoder_files.save_data(MixedRecords((Records("one"), Records("/two"))), "train", tmp_path)
+    assert encoder_files.load_data(tmp_path) == [
+        (str(tmp_path / "one"), "train"), ("/two", "train")]
+    encoder_files.save_data(None, "train", tmp_path)
+    assert encoder_files.load_data(tmp_path) == []
+    (tmp_path / encoder_files.DATA).write_text('[{"split": "train"}]')
+    with pytest.raises(UserError, match=r"cannot read .*data\.json"):
+        encoder_files.load_data(tmp_path)
