@@ -10,7 +10,8 @@ from elo_tf.reporting.study_figures import standalone
 from elo_tf.reporting.svg import color
 from elo_tf.reporting.tables import METHODS, Curve, Tables
 
-_MEASURES = {"linear": "1-layer accuracy", "finetune": "fine-tuned accuracy"}
+# The paper's Figure 5 is of whole networks; the other kind gets a name of its own.
+_MEASURES = {"finetune": "fine-tuned accuracy", "linear": "1-layer accuracy"}
 
 
 def accuracy_by_clips(curves: Sequence[Curve], *, xlabel: str, ylabel: str,
@@ -52,7 +53,6 @@ def draw(tables: Tables) -> dict[str, str]:
     for protocol, ylabel in _MEASURES.items():
         curves = [x for x in tables.label_curves if x.protocol == protocol]
         if curves:
-            # The paper's is of one kind; where both are measured, the second has a name of its own.
             name = "figure_5" if "figure_5" not in drawn else f"figure_5_{protocol}"
             drawn[name] = standalone(
                 accuracy_by_clips(curves, xlabel="labelled clips", ylabel=ylabel, chance=chance),

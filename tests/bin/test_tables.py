@@ -138,6 +138,9 @@ pretrain.steps = 4
 pretrain.keep_best = 0
 evaluate.seeds = (0,)
 evaluate.windows = 1
+Finetune.steps = 4
+Finetune.head_warmup_steps = 2
+LabelCurve.finetune = None
 """)
     command = [sys.executable, "-m", "elo_tf.bin.tables", f"--gin_file={workshop.root}/tables.gin",
                f"--data={workshop.root}/records", f"--run_dir={workshop.root}/tables",
