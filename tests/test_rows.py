@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from elo_tf.bin import configuration, gin_checks
+from elo_tf.evaluation import paper
 from elo_tf.losses import LossSpace
 from elo_tf.tasks.classification import Classify
 
@@ -186,6 +187,18 @@ def test_a_row_fits_the_clips_and_the_length_that_its_file_sets(name):
         assert (value("Fitness.guide"), value("SearchSpace.fixed")) == search
         searched = make("SearchSpace")().searched
         assert searched == ROWS[name].losses
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_evaluated_as_itself(name):
+    parse(name)
+    assert value("evaluate.method") == name
+    assert value("evaluate.windows") * value("evaluate.crops") == 30
+    # What the file says is expected is what tables print as the paper's.
+    text = " ".join((FOLDER / f"{name}.gin").read_text().replace("#", " ").split())
+    for figure in (*paper.figures(name).values(), *(
+            x / 100 for x in paper.TABLE_2.get(name, ()) if x is not None)):
+        assert f"{100 * figure:.1f}%" in text
 
 
 def signature(name: str) -> tuple:

@@ -121,6 +121,14 @@ def test_it_loads_as_keras_alone(inflated, images):
                                atol=1e-6)
 
 
+def test_every_layer_that_learns_is_of_a_stage(inflated):
+    # By these names fine-tuning tells early layers from late ones.
+    learning = [layer.name for layer in inflated.layers if layer.trainable_variables]
+    stages = [name.split("_")[0] for name in learning]
+    assert set(stages) == {"stem", "block1", "block2", "block3", "block4"}
+    assert len(learning) == 2 * (2 + 16 * 4 + 4)
+
+
 def test_weights_that_are_not_there_or_of_another_network(tmp_path):
     with pytest.raises(UserError, match="no file .*nowhere.h5"):
         inflation.inflated_resnet50(3, weights=str(tmp_path / "nowhere.h5"))
