@@ -5,6 +5,7 @@ the partner of another clip and the partner of another time of the same clip, wh
 to solve the task by recognising the scene (Owens and Efros 2018; Korbar et al. 2018).
 """
 
+import functools
 import types
 from collections.abc import Mapping
 
@@ -34,6 +35,7 @@ class Align(Task):
     """`{m}/align`: same time or not, with the partner; gradient to both."""
 
     family = "align"
+    chance = 0.5
 
     def __init__(self, modality: str, *, partners: Mapping[str, str] = PARTNERS, width: int = 64):
         """Makes the task.
@@ -83,23 +85,34 @@ class Align(Task):
 
         An example counts if it has at least one negative.
         """
+        aligned, negatives = self._logits(encoded)
+        loss = 0.5 * (tf.nn.softplus(-aligned)
+                      + _mean([(tf.nn.softplus(logit), has) for logit, has in negatives]))
+        mask = functools.reduce(tf.logical_or, [has for _, has in negatives])
+        return TaskOutput(loss=loss, mask=mask, trivial=tf.fill(tf.shape(loss), CHANCE))
+
+    def accuracy(self, encoded: Encoded) -> tf.Tensor:
+        """The share of pairs that are told right: half the aligned one, half the negatives."""
+        aligned, negatives = self._logits(encoded)
+        return 0.5 * (tf.cast(aligned > 0, tf.float32)
+                      + _mean([(tf.cast(logit < 0, tf.float32), has) for logit, has in negatives]))
+
+    def _logits(self, encoded: Encoded
+                ) -> tuple[tf.Tensor, list[tuple[tf.Tensor, tf.Tensor]]]:
+        """Of being aligned, [B]: the clip's own pair; each negative's, and bool [B], its mask."""
         clip = encoded.activation(self.modality, "intact")
         partner = encoded.activation(self.partner, "intact")
         other_time = encoded.activation(self.partner, "other_time")
         row, has_clip, has_time = self._negatives(encoded)
         other_clip = tf.gather(across_replicas(partner), tf.maximum(row, 0))
+        return self._logit(clip, partner), [
+            (self._logit(clip, other_clip), has_clip), (self._logit(clip, other_time), has_time)]
 
-        negatives = [(other_clip, has_clip), (other_time, has_time)]
-        total = tf.zeros_like(clip[:, 0])
-        count = tf.zeros_like(total)
-        for negative, has in negatives:
-            kept = tf.cast(has, tf.float32)
-            total += kept * tf.nn.softplus(self._logit(clip, negative))
-            count += kept
-        aligned = tf.nn.softplus(-self._logit(clip, partner))
-        loss = 0.5 * (aligned + tf.math.divide_no_nan(total, count))
-        return TaskOutput(loss=loss, mask=tf.logical_or(has_clip, has_time),
-                          trivial=tf.fill(tf.shape(loss), CHANCE))
+
+def _mean(parts: list[tuple[tf.Tensor, tf.Tensor]]) -> tf.Tensor:
+    """The mean of values [B] over those whose mask [B] is true; 0 where there is none."""
+    total = tf.add_n([tf.cast(has, tf.float32) * value for value, has in parts])
+    return tf.math.divide_no_nan(total, tf.add_n([tf.cast(has, tf.float32) for _, has in parts]))
 
 
 def next_present(rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:

@@ -34,6 +34,7 @@ class Contrast(Task):
     """`{m}/contrast`: margin loss between x_m and the partner's x_p; gradient to both."""
 
     family = "contrast"
+    chance = 0.5
 
     def __init__(self, modality: str, *, partners: Mapping[str, str] = PARTNERS, width: int = 64,
                  margin: float = 1.0):
@@ -67,24 +68,39 @@ class Contrast(Task):
         # TensorFlow Addons is slow to import; only training needs it.
         from tensorflow_addons.losses import contrastive_loss
 
-        anchor = unit(self.anchor_projection(encoded.activation(self.modality, "intact")))
-        local = unit(self.partner_projection(encoded.activation(self.partner, "intact")))
         mask = self.mask(encoded)
-        partner = across_replicas(local)
-        partner_mask = across_replicas(mask)
-
-        squared = tf.reduce_sum(
-            tf.square(anchor[:, tf.newaxis] - partner[tf.newaxis]), axis=-1)  # [B, n]
-        distance = tf.sqrt(squared + EPSILON)
-        same = tf.one_hot(own_rows(local), tf.shape(partner)[0])  # [B, n]
+        distance, same, negatives = self._distances(encoded, mask)
         # As Python: its own graph forgets the size of the batch once it was called with another.
         pairs = contrastive_loss.python_function(same, distance, self._margin)
-        negatives = (1.0 - same) * tf.cast(partner_mask, tf.float32)[tf.newaxis]
         loss = (tf.reduce_sum(same * pairs, axis=1)
                 + tf.math.divide_no_nan(tf.reduce_sum(negatives * pairs, axis=1),
                                         tf.reduce_sum(negatives, axis=1)))
         return TaskOutput(loss=loss, mask=mask,
                           trivial=tf.fill(tf.shape(loss), self._margin ** 2))
+
+    def accuracy(self, encoded: Encoded) -> tf.Tensor:
+        """The share of other clips whose partner is farther away than the clip's own."""
+        distance, same, negatives = self._distances(encoded, self.mask(encoded))
+        own = tf.reduce_sum(same * distance, axis=1, keepdims=True)
+        farther = negatives * tf.cast(distance > own, tf.float32)
+        return tf.math.divide_no_nan(tf.reduce_sum(farther, axis=1),
+                                     tf.reduce_sum(negatives, axis=1))
+
+    def _distances(self, encoded: Encoded, mask: tf.Tensor
+                   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Float32 [B, n], of each clip to every partner of the global batch.
+
+        Returns:
+          The distances; 1 where the partner is the clip's own; 1 where it is another's that counts.
+        """
+        anchor = unit(self.anchor_projection(encoded.activation(self.modality, "intact")))
+        local = unit(self.partner_projection(encoded.activation(self.partner, "intact")))
+        partner = across_replicas(local)
+        squared = tf.reduce_sum(
+            tf.square(anchor[:, tf.newaxis] - partner[tf.newaxis]), axis=-1)  # [B, n]
+        same = tf.one_hot(own_rows(local), tf.shape(partner)[0])  # [B, n]
+        negatives = (1.0 - same) * tf.cast(across_replicas(mask), tf.float32)[tf.newaxis]
+        return tf.sqrt(squared + EPSILON), same, negatives
 
 
 def unit(vectors: tf.Tensor) -> tf.Tensor:

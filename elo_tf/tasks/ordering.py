@@ -18,6 +18,7 @@ CHANCE = math.log(2.0)
 class OrderingTask(Task):
     """Tells a clip from the same clip with its frames rearranged."""
 
+    chance = 0.5
     rearranged: str = ""  # the view that is told from the intact one
 
     @property
@@ -32,11 +33,20 @@ class OrderingTask(Task):
 
     def call(self, encoded: Encoded) -> TaskOutput:
         """Mean cross-entropy of the two views of an example, against that of chance, ln 2."""
-        intact = self.classifier(encoded.activation(self.modality, "intact"))[:, 0]
-        rearranged = self.classifier(encoded.activation(self.modality, self.rearranged))[:, 0]
+        intact, rearranged = self._logits(encoded)
         loss = 0.5 * (tf.nn.softplus(intact) + tf.nn.softplus(-rearranged))
         return TaskOutput(loss=loss, mask=self.mask(encoded),
                           trivial=tf.fill(tf.shape(loss), CHANCE))
+
+    def accuracy(self, encoded: Encoded) -> tf.Tensor:
+        """The share of the two views that are told right."""
+        intact, rearranged = self._logits(encoded)
+        return 0.5 * (tf.cast(intact < 0, tf.float32) + tf.cast(rearranged > 0, tf.float32))
+
+    def _logits(self, encoded: Encoded) -> tuple[tf.Tensor, tf.Tensor]:
+        """Of being rearranged, [B]: the clip's as it is, and rearranged."""
+        return tuple(self.classifier(encoded.activation(self.modality, view))[:, 0]
+                     for view in ("intact", self.rearranged))
 
 
 @gin.register

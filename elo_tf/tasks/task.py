@@ -86,10 +86,12 @@ class Task(tf.keras.layers.Layer):
       family: the task's name without its modality, such as "shuffle".
       modality: the modality it trains.
       site: of the encoders, whose activation it reads.
+      chance: the accuracy of guessing.
     """
 
     family: str = ""
     site: str = "embedding"
+    chance: float = 0.0
 
     def __init__(self, modality: str, name: str | None = None):
         super().__init__(name=name or f"{modality}/{self.family}")
@@ -134,6 +136,19 @@ class Task(tf.keras.layers.Layer):
     def call(self, encoded: Encoded) -> TaskOutput:
         """The loss of every example of this replica."""
         raise NotImplementedError
+
+    def accuracy(self, encoded: Encoded) -> tf.Tensor:
+        """The share of right decisions on each example, to tell whether a task was learned.
+
+        Unless a task decides something, it is the share of the trivial predictor's loss that is
+        explained, no less than 0.
+
+        Returns:
+          float32 [B], in [0, 1]; of no meaning where the mask is false.
+        """
+        output = self(encoded)
+        left = tf.math.divide_no_nan(output.loss, output.trivial)
+        return tf.clip_by_value(1.0 - left, 0.0, 1.0)
 
 
 def across_replicas(tensor: tf.Tensor) -> tf.Tensor:
