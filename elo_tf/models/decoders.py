@@ -11,10 +11,14 @@ import gin
 import tensorflow as tf
 
 layers = tf.keras.layers
+initializers = tf.keras.initializers
 
 SEED = 4  # the least side of the seed grid in space, mel bins and spectrogram frames
 SEED_FRAMES = 2  # the least number of frames in the seed grid of a video
 LEAST_CHANNELS = 8
+# A decoder starts out as the trivial predictor, whose answer is the mean, 0: where targets are
+# small, one that starts with an answer of order 1 loses its hidden units as it unlearns that.
+LAST_SCALE = 0.01  # of the variance that keeps that of the input
 
 
 def _seed_and_doublings(size: int, least: int) -> tuple[int, int]:
@@ -49,7 +53,8 @@ def _transposed_stack(sizes, least, channels, width, convolution, cropping, name
                 strides,
                 padding="same",
                 activation=None if last else "relu",
-                kernel_initializer="glorot_uniform" if last else "he_normal",
+                kernel_initializer=initializers.VarianceScaling(LAST_SCALE, "fan_avg", "uniform")
+                if last else "he_normal",
                 name=f"up{step}",
             )
         )
