@@ -24,13 +24,17 @@ code 1.
 import json
 import pathlib
 import signal
+from collections.abc import Sequence
 
 import gin
+import numpy as np
 from absl import flags
 
 from elo_tf import cli, files, provenance
 from elo_tf.bin import configuration, tables_steps
 from elo_tf.bin.tables_steps import Job, Steps, run_jobs
+from elo_tf.data import schema
+from elo_tf.data.parsing import video_key
 from elo_tf.data.record_set import Records
 from elo_tf.data.splits import folds
 from elo_tf.data.streams import Stream
@@ -117,17 +121,23 @@ def _prepare(run_dir: pathlib.Path, data: pathlib.Path, plan: Plan, steps: Steps
     elif not flags.FLAGS.data:
         for step in steps.motion_videos():
             step.run()
-    records = Records(str(data))
-    counts = {split: _count(records, split, "all") for split in records.splits()}
-    fit = {}
-    if "unlabelled" in counts:
-        fit = {percent: _count(Records(str(data), heldout_percent=percent), "unlabelled", "fit")
-               for percent in plan.heldout}
-    files.write_atomic(path, json.dumps({"clips": counts, "fit": fit}, indent=1) + "\n")
+    files.write_atomic(path, json.dumps(_counts(Records(str(data)), plan.heldout), indent=1) + "\n")
 
 
-def _count(records: Records, split: str, part: str) -> int:
-    return sum(1 for _ in Stream(records, split, part).once())
+def _counts(records: Records, heldout: Sequence[int]) -> dict[str, dict[str, int]]:
+    """How many clips there are of each split, and how many are trained on by share held out."""
+    clips, fit = {}, {}
+    for split in records.splits():
+        summary = pathlib.Path(records.directory, schema.summary_name(split))
+        if summary.exists():
+            clips[split] = json.loads(summary.read_text(encoding="utf-8"))["clips"]
+        else:
+            clips[split] = sum(1 for _ in Stream(records, split).once())
+    if "unlabelled" in clips and heldout:
+        keys = Stream(records, "unlabelled").once().map(lambda _, example: video_key(example) % 100)
+        places = np.fromiter(keys.as_numpy_iterator(), int)
+        fit = {str(percent): int((places >= percent).sum()) for percent in heldout}
+    return {"clips": clips, "fit": fit}
 
 
 def _run(run_dir: pathlib.Path, plan: Plan, steps: Steps) -> dict[str, str]:
