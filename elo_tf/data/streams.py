@@ -137,9 +137,9 @@ class Stream:
             examples = self._read(source, tf.argsort(draws), cycle=CYCLE)
             # A seed of its own for each epoch, unlike `reshuffle_each_iteration`, whose order
             # would also depend on how often this process has read the set before; and of this
-            # function's graph, since the order would else depend on the global seed. (TensorFlow
-            # cannot combine one of 0 with a tensor.)
-            tf.compat.v1.set_random_seed(seed or 2**30)
+            # function's graph, since the order would else depend on the global seed. That may not
+            # be 0, at which TensorFlow compares the epoch's, a tensor, with 0.
+            tf.compat.v1.set_random_seed(seed or 2**31 - 2)
             return examples.shuffle(buffer, seed=number, reshuffle_each_iteration=False)
 
         return tf.data.Dataset.range(2**40).flat_map(epoch)
