@@ -69,5 +69,6 @@ def initial(run_dir: str, *, records: Records | MixedRecords | None = None,
     if make_untrained is not None:
         encoder = make_encoder(CHANNELS["rgb"], name="rgb")
     encoder_files.save_clip(clip, folder, gin.config_str())
+    encoder_files.save_data(None, split, folder)
     # Last: this file says that the run is finished.
     encoder_files.save_encoder(encoder, folder)

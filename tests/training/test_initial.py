@@ -60,6 +60,7 @@ def test_a_drawn_encoder_is_that_of_a_training_before_its_first_step(
     mean, variance = trained.get_layer(MEAN).get_weights()[2:]
     assert np.any(mean != 0) and np.all(variance != 1)
     assert encoder_files.load_clip(tmp_path / "encoder") == CLIP
+    assert encoder_files.load_data(tmp_path / "encoder") == [], "it was trained on nothing"
 
     saved = tmp_path / "encoder" / encoder_files.TRAINED
     before = saved.stat().st_mtime_ns
