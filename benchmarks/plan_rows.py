@@ -84,7 +84,7 @@ def line_of(row: str, counted: dict) -> Line:
 def print_table(lines: list[Line]) -> None:
     """Prints the counts and the forecast."""
     devices = plan.devices()
-    print(f"{'':20}" + "".join(f"{x:>14}" for x in (
+    print(f"{'':20}" + "".join(f"{x:>16}" for x in (
         "losses", "M parameters", "GFLOPs a clip", "TFLOPs a step", "M clips", "FLOPs", *devices)))
     for x in lines:
         total = x.clips * x.flops
@@ -92,7 +92,7 @@ def print_table(lines: list[Line]) -> None:
                 for peak in devices.values()]
         numbers = (x.losses, x.parameters / 1e6, x.flops / 1e9, x.batch * x.flops / 1e12,
                    x.clips / 1e6, total, *days)
-        print(f"{x.row:20}" + "".join(f"{n:14.4g}" for n in numbers))
+        print(f"{x.row:20}" + "".join(f"{n:16.4g}" for n in numbers))
     print("\nThe last columns are days of one device, at "
           f"{plan.UTILISATION.value:.0%} of its peak, an assumption: of "
           + ", ".join(f"{peak:g}" for peak in devices.values())
@@ -111,7 +111,7 @@ def main(argv):
     lines = [line_of(row, counted)
              for row in cli.progress(ROWS.value or known, desc="rows", unit="row")]
     program = pathlib.Path(sys.argv[0]).stem
-    print(f"$ python -m benchmarks.{program} {' '.join(sys.argv[1:])}\n")
+    print(f"$ python -m benchmarks.{' '.join([program, *sys.argv[1:]])}\n")
     print_table(lines)
 
 
