@@ -13,10 +13,14 @@ from elo_tf.data.clip_spec import MODALITIES
 from elo_tf.losses import LossSpace
 from elo_tf.tasks.avts import AVTS
 from elo_tf.tasks.classification import Classify
+from elo_tf.tasks.jigsaw import Jigsaw
 from elo_tf.tasks.multisensory import Multisensory
+from elo_tf.tasks.relative_patch import RelativePatch
+from elo_tf.tasks.tracked_patch import TrackedPatch
 from elo_tf.views.clip_views import ClipViews
+from elo_tf.views.patch_sampling import JigsawTiles
 from tests.soak.learning import HELD_OUT, Lesson
-from tests.soak.worlds import QUARTERS, Orbits
+from tests.soak.worlds import QUARTERS, Balls, Orbits, Scenes
 
 pytestmark = pytest.mark.soak
 
@@ -26,6 +30,20 @@ class Quarters(Classify):
 
     def __init__(self, modality="rgb"):
         super().__init__(modality, classes=QUARTERS)
+
+
+class FewTiles(Jigsaw):
+    """Four tiles in one of eight orders."""
+
+    def __init__(self, modality="rgb"):
+        super().__init__(modality, sampler=JigsawTiles(grid=2, permutations=8), hidden=64)
+
+
+class SmallHead(RelativePatch):
+    """With a narrower hidden layer."""
+
+    def __init__(self, modality="rgb"):
+        super().__init__(modality, hidden=64)
 
 
 def each(*families):
@@ -40,6 +58,9 @@ LESSONS = (
     Lesson(Orbits(noise=0.1, anywhere=True), (SEQUENCES,)),
     Lesson(Orbits(noise=0.25), (("rgb/classify", "rgb/sync", "rgb/multisensory"),),
            families=(Quarters, AVTS, Multisensory), steps=150),
+    Lesson(Scenes(noise=0.45), (("rgb/jigsaw",),), families=(FewTiles,), steps=120),
+    Lesson(Scenes(noise=0.1), (("rgb/relative_patch",),), families=(SmallHead,), steps=350),
+    Lesson(Balls(noise=0.3), (("rgb/tracked_patch",),), families=(TrackedPatch,), steps=150),
 )
 
 
