@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import gin
 import numpy as np
 
+from elo_tf.errors import UserError
 from elo_tf.evaluation.kmeans import kmeans_scores
 from elo_tf.evaluation.linear import Solver, choose_regulariser, linear_accuracy
 from elo_tf.evaluation.neighbours import few_shot_accuracy, knn_accuracy, retrieval_recalls
@@ -38,20 +39,29 @@ class EvaluationProtocol(Protocol):
 @gin.register
 @dataclasses.dataclass(frozen=True)
 class KMeansProtocol:
-    """K-means on the test features, the seed deciding its starts; the training split is unused.
+    """K-means on features, the seed deciding its starts; labels only score the clusters.
 
     Attributes:
       k: number of clusters; None for the number of classes.
       normalisation: of the features.
+      clips: "test", those of the test split; or "both" splits, where a fold's few test clips would
+        each be a cluster.
     """
 
     k: int | None = None
     normalisation: Normalisation = "standardise"
+    clips: Literal["test", "both"] = "test"
     deterministic: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.clips not in ("test", "both"):
+            raise UserError(f"KMeansProtocol.clips is {self.clips!r}; it must be 'test' or 'both'")
 
     def __call__(self, train_features, train_labels, test_features, test_labels, seed):
         """See `kmeans_scores`."""
-        del train_features, train_labels
+        if self.clips == "both":
+            test_features = np.concatenate([train_features, test_features])
+            test_labels = np.concatenate([train_labels, test_labels])
         return Scores(kmeans_scores(
             test_features, test_labels, k=self.k, normalisation=self.normalisation, seed=seed))
 

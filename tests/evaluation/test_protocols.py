@@ -86,6 +86,20 @@ def test_kmeans_of_clear_and_of_no_clusters():
         kmeans.kmeans_scores(features, labels, k=300)
 
 
+def test_few_test_clips_are_clustered_with_those_of_train():
+    features, labels = labelled(160, strength=0.8)
+    test = [np.flatnonzero(labels == c)[0] for c in np.unique(labels)]
+    train = np.setdiff1d(np.arange(160), test)
+    sides = features[train], labels[train], features[test], labels[test]
+    # Each a cluster of its own, whatever the features are.
+    assert protocols.KMeansProtocol()(*sides, 3).values["kmeans"] == 1
+    order = np.concatenate([train, test])
+    assert protocols.KMeansProtocol(clips="both")(*sides, 3).values == kmeans.kmeans_scores(
+        features[order], labels[order], seed=3)
+    with pytest.raises(UserError, match="KMeansProtocol.clips is 'all'"):
+        protocols.KMeansProtocol(clips="all")
+
+
 def scaled(seed):
     """Features of which one dimension is a hundred times the others."""
     features, labels = labelled(200, seed=seed)
