@@ -117,7 +117,7 @@ def test_stopping_ends_the_programs_and_begins_no_other(tmp_path, monkeypatch):
 
 
 def test_the_shipped_scales_make_plans():
-    for name, seeds in (("mini", 1), ("real", 3), ("real_sound", 3)):
+    for name, seeds in (("mini", 1), ("real", 3), ("real_sound", 2)):
         gin.clear_config()
         configuration.parse(["papers/elo_cvpr2020/elo.gin", f"tables/{name}.gin"], [])
         plan = gin.get_configurable(Plan)()
