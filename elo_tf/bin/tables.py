@@ -184,11 +184,13 @@ def write_results(run_dir: pathlib.Path, plan: Plan, why_not: dict[str, str]) ->
     found = tables.read_tables(run_dir, plan, why_not)
     notes = scale(run_dir)
     files.write_atomic(results / f"{NAME.value}.md", tables.as_markdown(found, notes))
-    files.write_atomic(results / f"{NAME.value}.json", json.dumps(
+    stored = json.dumps(
         {"commit": provenance.commit(),
          "config": provenance.config_hash(
              (run_dir / configuration.CONFIG).read_text(encoding="utf-8"))}
-        | tables.as_json(found, notes), indent=1) + "\n")
+        | tables.as_json(found, notes), indent=1)
+    # For everybody: it names no folder of this machine.
+    files.write_atomic(results / f"{NAME.value}.json", stored.replace(f"{run_dir}/", "") + "\n")
     for name, drawn in tables_figures.draw(found).items():
         files.write_atomic(results / f"{name}.svg", drawn)
     return found
