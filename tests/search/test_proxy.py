@@ -97,7 +97,7 @@ def test_what_takes_too_long_or_diverges_is_given_up_at_once(make_proxy):
     proxy = make_proxy(
         steps=6, check_every=1, time_limit=1e-6,
         optimizer=functools.partial(make_optimizer, learning_rate=1e30, clip_norm=0.0, warmup=0.0))
-    with pytest.raises(CandidateError, match=r"took 0 s for 1 of 6 steps; the limit is 1e-06 s"):
+    with pytest.raises(CandidateError, match=r"took \d+ s for 1 of 6 steps; the limit is 1e-06 s"):
         proxy.evaluate(drawn(0))
     proxy._time_limit = 0.0
     with pytest.raises(CandidateError, match=r"diverged: .* after [23] steps"):
