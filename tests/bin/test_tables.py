@@ -124,7 +124,7 @@ def test_the_shipped_scales_make_plans():
         assert len(plan.seeds) == seeds and plan.static == (name != "mini")
         # Nothing of the paper's size is left.
         assert gin.query_parameter("PretrainingModel.precision") == "float32"
-        assert gin.query_parameter("ClipSpec.frames") * gin.query_parameter("ClipSpec.size") <= 256
+        assert gin.query_parameter("ClipSpec.frames") * gin.query_parameter("ClipSpec.size") <= 448
         assert gin.query_parameter("pretrain.steps") <= 400
 
 
