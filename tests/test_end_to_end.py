@@ -88,12 +88,20 @@ def test_a_search_compiles_its_step_once(searched):
     assert "Proxy.steps = 3" in (run_dir / "operative_config.gin").read_text()
 
 
+def running(path):
+    """Workers of a search that are in a candidate now: (generation, index, worker)."""
+    journal = read_journal(path)
+    return [(x["generation"], x["index"], x["worker"]) for x in journal.started
+            if x["generation"] >= 0 and journal.find(
+                x["generation"], x["index"], x["repeat"]) is None]
+
+
 def test_a_killed_search_ends_with_the_same_loss(workshop, searched):
     path = workshop.root / "killed_search" / "journal.jsonl"
     command = workshop.command("search", "killed_search", f"--data={workshop.root}/records")
     whole = read_journal(searched[0] / "journal.jsonl")
     # A generation is told and the next one has begun: the kill comes in the middle of a candidate.
-    workshop.kill_when(command, lambda: len(read_journal(path).candidates) >= 5)
+    workshop.kill_when(command, lambda: len(read_journal(path).candidates) >= 5 and running(path))
     before = read_journal(path)
     assert 5 <= len(before.candidates) < CANDIDATES and before.end is None
     assert not (path.parent / "best_loss.gin").exists()
@@ -111,14 +119,6 @@ def test_a_killed_search_ends_with_the_same_loss(workshop, searched):
     assert len(begun) == len(set(begun)) + 1
     assert (path.parent / "best_loss.gin").read_bytes() == (
         searched[0] / "best_loss.gin").read_bytes()
-
-
-def running(path):
-    """Workers of a search that are in a candidate now: (generation, index, worker)."""
-    journal = read_journal(path)
-    return [(x["generation"], x["index"], x["worker"]) for x in journal.started
-            if x["generation"] >= 0 and journal.find(
-                x["generation"], x["index"], x["repeat"]) is None]
 
 
 def test_local_workers_one_of_them_killed_find_the_same_loss(workshop, searched):
