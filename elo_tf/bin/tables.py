@@ -202,7 +202,13 @@ def scale(run_dir: pathlib.Path) -> list[str]:
         return []
     ask = gin.query_parameter
     clips = json.loads((run_dir / tables.DATA).read_text(encoding="utf-8"))["clips"]
-    listed = ", ".join(f"{count} {split}" for split, count in clips.items())
+    folds: dict[str, list[int]] = {}
+    for split, count in clips.items():
+        folds.setdefault(split.rstrip("0123456789"), []).append(count)
+    listed = ", ".join(
+        f"{counts[0]} {split}" if len(counts) == 1 else
+        f"{sum(counts) / len(counts):g} {split} in each of {len(counts)} folds"
+        for split, counts in folds.items())
     return [
         f"Clips of {ask('ClipSpec.frames')} frames of {ask('ClipSpec.size')} x "
         f"{ask('ClipSpec.size')} pixels, {ask('ClipSpec.fps'):g} a second ({listed}); networks of "
