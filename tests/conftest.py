@@ -188,7 +188,7 @@ class Workshop:
         path = self.root / "killed.txt"
         with open(path, "w") as output:
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 400
             while True:
                 assert process.poll() is None, path.read_text()[-3000:]
                 assert time.monotonic() < deadline, "the run never came so far"

@@ -127,7 +127,7 @@ def test_local_workers_one_of_them_killed_find_the_same_loss(workshop, searched)
                                "--workers=2")
     with open(workshop.root / "two_workers.txt", "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (victims := running(path)):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
