@@ -87,7 +87,7 @@ def test_two_hosts_killed_and_started_again_end_as_one(workshop, command):
     # Only the chief's is kept.
     for folder in (one, two):
         assert sorted(x.name for x in (folder / "encoder").iterdir()) == [
-            "clip.json", encoder_files.TRAINED, encoder_files.UNTRAINED]
+            encoder_files.CLIP, encoder_files.DATA, encoder_files.TRAINED, encoder_files.UNTRAINED]
     before = [json.loads((x / "heldout.json").read_text())["before"] for x in (one, two)]
     for name, loss in before[0].items():
         np.testing.assert_allclose(before[1][name], loss, rtol=1e-3)
