@@ -41,8 +41,8 @@ def findings(tables: Tables) -> list[str]:
 
 
 def compare(first: Score, second: Score) -> int:
-    """1, -1 or 0 as `difference`; of single seeds, by the means as they are."""
-    if min(first.n, second.n) < 2:
+    """1, -1 or 0 as `difference`; where both have a single seed, by the means as they are."""
+    if max(first.n, second.n) < 2:
         return (first.mean > second.mean) - (first.mean < second.mean)
     return difference(first, second)
 
