@@ -200,7 +200,7 @@ class _ShardWriter:
         self._done += 1
         self._video = _Video()
         if error is not None:
-            reason, detail = _reason(error, self._limits)
+            reason, detail = reject_reason(error, self._limits)
             if video.clips:
                 detail = (f"used in part: {video.clips} clips of {video.seconds:g} s altogether; "
                           f"then: {detail}")
@@ -249,7 +249,7 @@ class _Video:
     source_fps: float = 0.0
 
 
-def _reason(error: Exception, limits: Limits) -> tuple[str, str]:
+def reject_reason(error: Exception, limits: Limits) -> tuple[str, str]:
     """A reject's reason and detail, the latter on one line."""
     if isinstance(error, media.MediaError):
         reason, detail = error.reason, error.detail

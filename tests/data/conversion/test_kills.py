@@ -199,7 +199,7 @@ def test_what_failed_is_told_by_a_word_and_a_line():
     limits = conversion_shards.Limits(seconds=7, gigabytes=2)
 
     def reason(error):
-        return conversion_shards._reason(error, limits)
+        return conversion_shards.reject_reason(error, limits)
 
     assert reason(media.MediaError("odd", "two\nlines")) == ("odd", "two lines")
     assert reason(parallel.WorkerHungError("x")) == ("timeout", "no clip came for 7 s")
