@@ -29,7 +29,7 @@ settings and the counts of each shard, `labels.txt` with the label map that all 
 interrupted conversion, and does nothing after a finished one.
 
 What to convert:  input, video_root, images, labels, label_map; output, split, shards, seed
-What is stored:   fps, min_side, clip_seconds, stride_seconds, flow, jpeg_quality, melspec
+What is stored:   fps, min_side, region, clip_seconds, stride_seconds, flow, jpeg_quality, melspec
 What is refused:  min_frames, max_seconds, max_pixels, max_frames, max_memory_gb, timeout
 Who does it:      workers, engine, ray_address (the records do not depend on these)
 """
@@ -68,6 +68,10 @@ _FPS = flags.DEFINE_float("fps", 12.0, "Frames a second that are stored.", lower
 _MIN_SIDE = flags.DEFINE_integer(
     "min_side", 64, "Shorter side of the stored frames, in pixels.", lower_bound=16,
     upper_bound=2160)
+_REGION = flags.DEFINE_list(
+    "region", None, "The part of each picture that is stored, such as a speaker's mouth before a "
+    "fixed camera: left,top,width,height as shares of the upright picture, 0.25,0.5,0.5,0.5. By "
+    "default all of it.")
 _CLIP_SECONDS = flags.DEFINE_float(
     "clip_seconds", None, "Cuts each video into clips of this length; by default a video is one "
     "clip.", lower_bound=0.1)
@@ -140,7 +144,7 @@ def main(_: list[str]) -> None:
             fps=_FPS.value, min_side=_MIN_SIDE.value,
             flow="none" if _IMAGES.value else _FLOW.value, min_frames=_MIN_FRAMES.value,
             clip_seconds=_CLIP_SECONDS.value, stride_seconds=_STRIDE_SECONDS.value,
-            images=_IMAGES.value, jpeg_quality=_JPEG_QUALITY.value,
+            images=_IMAGES.value, jpeg_quality=_JPEG_QUALITY.value, region=_region(),
             limits=media.Limits(max_seconds, _MAX_PIXELS.value, _MAX_FRAMES.value))))
     output = pathlib.Path(_OUTPUT.value)
     if summary["unchanged"]:
@@ -155,6 +159,17 @@ def main(_: list[str]) -> None:
         for reason, count in summary[reasons].items():
             print(f"{what} as {reason}: {count} (see {output / schema.REJECTS_FILE})")
     print(f"{_SPLIT.value}: {summary['converted']} converted, {summary['rejected']} rejected")
+
+
+def _region() -> media.Region | None:
+    if not _REGION.value:
+        return None
+    try:
+        left, top, width, height = map(float, _REGION.value)
+    except ValueError as error:
+        raise UserError(f"--region={','.join(_REGION.value)} is not four numbers; give left, top, "
+                        "width and height as shares, such as 0.25,0.5,0.5,0.5") from error
+    return left, top, width, height
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from elo_tf.bin import configuration
 from elo_tf.errors import UserError
@@ -146,9 +146,11 @@ def motion_videos(videos: pathlib.Path, records: pathlib.Path, product: pathlib.
 
 
 def convert(source: pathlib.Path, records: pathlib.Path, split: str, product: pathlib.Path, *,
-            fps: float = 12, min_side: int = 32, root: pathlib.Path | None = None) -> Step:
+            fps: float = 12, min_side: int = 32, region: Sequence[float] | None = None,
+            root: pathlib.Path | None = None) -> Step:
     """Conversion of a CSV file of videos, whose paths are below `root` or beside it."""
     return Step(f"convert {split} videos to records", (
         "tools.convert_videos", f"--input={source}", f"--output={records}", f"--split={split}",
         f"--fps={fps:g}", f"--min_side={min_side}", "--flow=dis", f"--workers={CONVERTERS}",
+        *(() if region is None else (f"--region={','.join(f'{x:g}' for x in region)}",)),
         *(() if root is None else (f"--video_root={root}",))), product)

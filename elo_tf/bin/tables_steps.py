@@ -94,7 +94,8 @@ class Steps:
         names = ("unlabelled", *(x for pair in fold_splits(folds) for x in pair))
         for split in names:
             yield steps.convert(lists / f"{split}.csv", self._data, split, product, root=videos,
-                                fps=self._plan.fps, min_side=self._plan.min_side)
+                                fps=self._plan.fps, min_side=self._plan.min_side,
+                                region=self._plan.region)
 
     def jobs(self) -> Iterator[Job]:
         """All jobs: all methods with the first seed before any with the second."""

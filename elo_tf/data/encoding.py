@@ -37,6 +37,8 @@ class VideoOptions:
       limits: what one video may cost.
       jpeg_quality: of the stored frames, 1 to 100. At 92 and 256 x 340 pixels, a frame of a real
         video takes about 28 kB.
+      region: the part of the upright picture that is kept, as shares (left, top, width, height);
+        None for all of it.
     """
 
     fps: float = 12.0
@@ -48,6 +50,7 @@ class VideoOptions:
     images: bool = False
     limits: media.Limits = dataclasses.field(default_factory=media.Limits)
     jpeg_quality: int = 92
+    region: media.Region | None = None
 
     def __post_init__(self):
         if self.flow not in (*flow.METHODS, "none"):
@@ -55,6 +58,11 @@ class VideoOptions:
                             f"{', '.join(flow.METHODS)}, none")
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(f"jpeg_quality is {self.jpeg_quality}; use 1 to 100")
+        if self.region is not None and not (
+                len(self.region) == 4 and min(self.region[:2]) >= 0 and min(self.region[2:]) > 0
+                and self.region[0] + self.region[2] <= 1 and self.region[1] + self.region[3] <= 1):
+            raise UserError(f"region is {', '.join(map(str, self.region))}; give left, top, width "
+                            "and height as shares of the picture, such as 0.25, 0.5, 0.5, 0.5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +137,12 @@ def _decoded(job: VideoJob) -> Iterator[media.DecodedClip]:
     options = job.options
     if options.images:
         yield images.decode_image(job.path, fps=options.fps, min_side=options.min_side,
-                                  limits=options.limits)
+                                  limits=options.limits, region=options.region)
     else:
         yield from media.decode_clips(
             job.path, fps=options.fps, min_side=options.min_side, start=job.start, end=job.end,
             clip_seconds=options.clip_seconds, stride_seconds=options.stride_seconds,
-            min_frames=options.min_frames, limits=options.limits)
+            min_frames=options.min_frames, limits=options.limits, region=options.region)
 
 
 def _encoded(clip: media.DecodedClip, options: VideoOptions,

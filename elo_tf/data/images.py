@@ -8,7 +8,6 @@ the missing part would be gray: unlike a video's missing frames it could not be 
 import os
 import warnings
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -32,7 +31,8 @@ _TURNS = {
 
 
 def decode_image(path: str | os.PathLike, *, fps: float, min_side: int,
-                 limits: media.Limits | None = None) -> media.DecodedClip:
+                 limits: media.Limits | None = None,
+                 region: frames.Region | None = None) -> media.DecodedClip:
     """Decodes an image file, the first picture of an animated one.
 
     The picture is turned as its EXIF data say, seen on white where it is transparent (our choice),
@@ -43,6 +43,7 @@ def decode_image(path: str | os.PathLike, *, fps: float, min_side: int,
       fps: frames a second that the clip of one frame claims, so that readers of videos read it.
       min_side: shorter side of the result, in pixels.
       limits: what the file may cost.
+      region: the part that is kept, see `media.decode_clips`.
 
     Returns:
       A clip of one frame, without sound.
@@ -60,7 +61,7 @@ def decode_image(path: str | os.PathLike, *, fps: float, min_side: int,
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Odd metadata; sizes are checked here.
-            frame = _decode(path, min_side, limits.max_pixels)
+            frame = _decode(path, min_side, limits.max_pixels, region)
     except (media.MediaError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -73,22 +74,27 @@ def decode_image(path: str | os.PathLike, *, fps: float, min_side: int,
         source_fps=0.0)
 
 
-def _decode(path: str, min_side: int, max_pixels: int) -> np.ndarray:
+def _decode(path: str, min_side: int, max_pixels: int,
+            region: frames.Region | None) -> np.ndarray:
     with Image.open(path, formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise media.MediaError("too_large", f"{width}x{height} pixels, more than the limit "
                                    f"of {max_pixels} pixels")
-        width, height = frames.output_size(width, height, min_side)
+        size = frames.output_size(width, height, min_side)
         # JPEG only: decodes at a half, quarter or eighth of the size, at least twice the result.
-        image.draft(None, (2 * width, 2 * height))
+        if not region:
+            image.draft(None, (2 * size[0], 2 * size[1]))
         image.load()
         turn = _TURNS.get(_orientation(image))
         picture = _rgb(image)
-    shrinks = width <= picture.shape[1] and height <= picture.shape[0]
-    frame = cv2.resize(picture, (width, height),
-                       interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return frame if turn is None else np.asarray(Image.fromarray(frame).transpose(turn))
+    frame = picture if region else frames.resize(picture, size)
+    if turn is not None:
+        frame = np.asarray(Image.fromarray(frame).transpose(turn))
+    if region:
+        size = frames.output_size(frame.shape[1], frame.shape[0], min_side, region)
+        frame = frames.resize(frames.cut(frame, region), size)
+    return frame
 
 
 def _orientation(image: Image.Image) -> int:

@@ -65,6 +65,7 @@ class Plan:
       classes: of these.
       fps: frames a second that are stored of videos that are given.
       min_side: pixels of the shorter side, likewise.
+      region: the part of the picture, likewise: see --region of tools/convert_videos.
     """
 
     title: str = "The methods of the paper's tables"
@@ -78,6 +79,7 @@ class Plan:
     classes: int = 8
     fps: float = 12.0
     min_side: int = 32
+    region: Sequence[float] | None = None
 
     def __post_init__(self):
         for name in ("rows", "curve_rows"):

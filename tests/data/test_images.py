@@ -108,6 +108,8 @@ def test_exif_orientation(tmp_path, picture, orientation):
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=98, subsampling=0)
     assert decode(path).shape == seen.shape
     assert difference(decode(path), seen) < 1
+    part = decode(path, min_side=30, region=(0.25, 0.5, 0.5, 0.5))
+    assert difference(part, seen[30:, 20:60]) < 1
 
 
 def test_broken_metadata_do_not_matter(tmp_path, picture):

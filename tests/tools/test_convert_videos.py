@@ -53,7 +53,7 @@ def test_every_option_reaches_the_conversion(videos, tmp_path):
                "--min_side=24", "--clip_seconds=0.3", "--stride_seconds=0.2", "--flow=farneback",
                "--jpeg_quality=80", "--melspec", "--min_frames=3", "--max_pixels=5000",
                "--max_frames=70", "--seed=5", "--shards=2", "--workers=1", "--timeout=60",
-               "--max_memory_gb=2", "--noimages", "--engine=local")
+               "--max_memory_gb=2", "--noimages", "--engine=local", "--region=0,0.5,0.5,0.5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "labels.txt").read_text() == "walk\njump\nrun\n"
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["splits"]["clips"]
@@ -63,7 +63,7 @@ def test_every_option_reaches_the_conversion(videos, tmp_path):
         "fps": 10.0, "min_side": 24, "clip_seconds": 0.3, "stride_seconds": 0.2,
         "flow": "farneback", "jpeg_quality": 80, "melspec": True, "min_frames": 3,
         "max_seconds": 6 * 3600.0, "max_pixels": 5000, "max_frames": 70, "seed": 5, "shards": 2,
-        "images": False, "dataset": "list"}
+        "images": False, "dataset": "list", "region": [0.0, 0.5, 0.5, 0.5]}
     # Six frames: clips of three that begin at 0 and 2; of the third only two are left.
     assert summary["clips"] == 4
 
@@ -79,6 +79,9 @@ def test_errors_are_one_line(videos, tmp_path):
             ((f"--input={videos}", f"--output={tmp_path}/o", "--stride_seconds=4"),
              "give --clip_seconds"),
             ((f"--input={videos}", f"--output={tmp_path}/o", "--fps=nan"), "--fps=nan is not"),
+            ((f"--input={videos}", f"--output={tmp_path}/o", "--region=0,0,1"), "four numbers"),
+            ((f"--input={videos}", f"--output={tmp_path}/o", "--region=0.5,0,0.6,1"),
+             "as shares of the picture"),
             ((f"--input={videos}", f"--output={tmp_path}/o", "--images", "--clip_seconds=4"),
              "--clip_seconds=4 is for videos"),
             ((f"--input={videos}", f"--output={tmp_path}/o", "--ray_address=10.0.0.1:6379"),

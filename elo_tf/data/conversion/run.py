@@ -140,7 +140,9 @@ def _settings(job: Conversion, entries: Sequence[manifest.Entry], shards: int) -
             size = -1
         digest.update(os.fsencode(f"{entry.id}|{entry.label}|{entry.caption}|{size}\n"))
     options = dataclasses.asdict(job.options)
+    region = options.pop("region")
     return options.pop("limits") | options | {
+        "region": None if region is None else list(region),  # As JSON has it.
         "melspec": job.melspec,
         "shards": shards,
         "seed": job.seed,

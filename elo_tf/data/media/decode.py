@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 from elo_tf.data.media.container import Limits, MediaError, open_file
+from elo_tf.data.media.frames import Region
 from elo_tf.data.media.reader import DecodedClip, Reader, SeekMissedError, Wanted
 
 __all__ = ["VIDEO_SUFFIXES", "DecodedClip", "Limits", "MediaError", "decode_clips"]
@@ -27,7 +28,8 @@ _SEEK_FROM = 5.0
 def decode_clips(path: str | os.PathLike, *, fps: float, min_side: int,
                  start: float | None = None, end: float | None = None,
                  clip_seconds: float | None = None, stride_seconds: float | None = None,
-                 min_frames: int = 2, limits: Limits | None = None) -> Iterator[DecodedClip]:
+                 min_frames: int = 2, limits: Limits | None = None,
+                 region: Region | None = None) -> Iterator[DecodedClip]:
     """Decodes a video file, or the part of it between `start` and `end`, to one clip or several.
 
     Clip i begins at `start + i * stride_seconds`. The last one may be shorter, but not shorter than
@@ -46,6 +48,8 @@ def decode_clips(path: str | os.PathLike, *, fps: float, min_side: int,
       stride_seconds: from the begin of one clip to that of the next; None for `clip_seconds`.
       min_frames: a first clip with fewer frames is an error, a later one is left out.
       limits: what the file may cost.
+      region: the part of the upright picture that is kept, as shares (left, top, width, height);
+        its shorter side becomes `min_side`. None for all of it.
 
     Yields:
       The clips in order, each as soon as it has been decoded.
@@ -57,7 +61,7 @@ def decode_clips(path: str | os.PathLike, *, fps: float, min_side: int,
     if clip_seconds is not None and min(clip_seconds, stride) <= 0:
         raise ValueError(f"clips of {clip_seconds:g} s every {stride:g} s")
     wanted = Wanted(fps, min_side, start or 0.0, float("inf") if end is None else end,
-                    clip_seconds, stride, min_frames, limits or Limits())
+                    clip_seconds, stride, min_frames, limits or Limits(), region)
     path = os.fspath(path)
     if wanted.start > _SEEK_FROM:
         try:

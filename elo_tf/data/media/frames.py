@@ -8,8 +8,10 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import av
+import cv2
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -21,6 +23,9 @@ TIME_TOLERANCE = 0.002
 
 _LONGEST_SHAPE = 20
 """Largest ratio of a frame's sides."""
+
+Region: TypeAlias = tuple[float, float, float, float]
+"""Part of an upright picture, as shares of its sides: left, top, width, height."""
 
 
 @dataclasses.dataclass
@@ -85,14 +90,14 @@ class FrameSampler:
     """
 
     def __init__(self, origin: float, fps: float, places: Iterator[tuple[float, float]],
-                 min_side: int, pixel_ratio: float):
+                 min_side: int, region: Region | None, pixel_ratio: float):
         self.clips: collections.deque[OpenClip] = collections.deque()
         self.origin = origin
         self._fps = fps
         self._places = places
         self.upcoming: OpenClip | None = None
         self._advance()
-        self._pictures = _Pictures(min_side, pixel_ratio)
+        self._pictures = _Pictures(min_side, region, pixel_ratio)
         self._held: av.VideoFrame | None = None
         self._suspect = False
 
@@ -158,8 +163,9 @@ class FrameSampler:
 class _Pictures:
     """Makes pictures of frames: upright, square pixels, RGB, all of one size."""
 
-    def __init__(self, min_side: int, pixel_ratio: float):
+    def __init__(self, min_side: int, region: Region | None, pixel_ratio: float):
         self._min_side = min_side
+        self._region = region
         self._pixel_ratio = pixel_ratio
         self._size: tuple[int, int] | None = None
         self._rotation = 0
@@ -175,8 +181,11 @@ class _Pictures:
         turned, flip_x, flip_y = self._orientation
         if self._size is None:
             seen = frame.width * self._pixel_ratio, float(frame.height)
-            self._size = output_size(*(seen[::-1] if turned else seen), self._min_side)
+            self._size = output_size(*(seen[::-1] if turned else seen), self._min_side,
+                                     self._region)
         width, height = self._size[::-1] if turned else self._size
+        if self._region:  # The whole at its own size: a small part could need a huge enlargement.
+            width, height = frame.width, frame.height
         shrinks = width <= frame.width and height <= frame.height
         image = self._reformatter.reformat(
             frame, width, height, "rgb24", threads=1,
@@ -187,6 +196,8 @@ class _Pictures:
             image = image[:, ::-1]
         if flip_y:
             image = image[::-1]
+        if self._region:
+            image = resize(cut(image, self._region), self._size)
         return np.ascontiguousarray(image)
 
 
@@ -202,14 +213,33 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     return False, a < 0, d < 0
 
 
-def output_size(width: float, height: float, min_side: int) -> tuple[int, int]:
-    """(width, height) of a picture whose shorter side becomes `min_side`.
+def output_size(width: float, height: float, min_side: int,
+                region: Region | None = None) -> tuple[int, int]:
+    """(width, height) of a picture, or of a region of it, whose shorter side becomes `min_side`.
 
     Raises:
       MediaError: if one side is more than 20 times the other.
     """
+    if region:
+        width, height = width * region[2], height * region[3]
     if max(width, height) > _LONGEST_SHAPE * min(width, height):
         raise MediaError("bad_shape", f"frames of {width:.0f}x{height:.0f} pixels, one side more "
                          f"than {_LONGEST_SHAPE} times the other")
     scale = min_side / min(width, height)
     return round(width * scale), round(height * scale)
+
+
+def cut(image: np.ndarray, region: Region) -> np.ndarray:
+    """The region of a picture uint8 [H, W, 3], of at least one pixel."""
+    height, width = image.shape[:2]
+    left = min(round(region[0] * width), width - 1)
+    top = min(round(region[1] * height), height - 1)
+    right, bottom = (region[0] + region[2]) * width, (region[1] + region[3]) * height
+    return image[top:max(top + 1, round(bottom)), left:max(left + 1, round(right))]
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture uint8 [H, W, 3] as (width, height), by area where it shrinks."""
+    shrinks = size[0] <= image.shape[1] and size[1] <= image.shape[0]
+    return cv2.resize(np.ascontiguousarray(image), size,
+                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

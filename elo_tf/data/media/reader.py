@@ -9,7 +9,7 @@ import numpy as np
 from elo_tf.data import schema
 from elo_tf.data.media import sound as media_sound
 from elo_tf.data.media.container import Limits, MediaError, MediaFile
-from elo_tf.data.media.frames import TIME_TOLERANCE, FrameSampler, windows
+from elo_tf.data.media.frames import TIME_TOLERANCE, FrameSampler, Region, windows
 
 _LONGEST_LAG = 5.0
 """Seconds by which sound may come after its picture in the file: a track that ended early is not
@@ -42,6 +42,7 @@ class Wanted:
     stride_seconds: float | None
     min_frames: int
     limits: Limits
+    region: Region | None = None
 
     @property
     def seconds(self) -> float:
@@ -127,7 +128,7 @@ class Reader:
     def _make_sampler(self, origin: float) -> FrameSampler:
         wanted = self._wanted
         places = windows(wanted.start, wanted.seconds, wanted.clip_seconds, wanted.stride_seconds)
-        return FrameSampler(origin, wanted.fps, places, wanted.min_side,
+        return FrameSampler(origin, wanted.fps, places, wanted.min_side, wanted.region,
                             float(self._file.video.sample_aspect_ratio or 1))
 
     def _look(self, frames: list[av.VideoFrame], decoded: bool) -> None:

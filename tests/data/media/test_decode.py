@@ -121,6 +121,11 @@ def test_size_area_and_pixel_shape(tmp_path, make_video, texture):
     wide = make_video(tmp_path / "b.mp4", np.stack([picture] * 3), pixel_ratio=2)
     assert decode(wide, fps=10, min_side=32).frames[0].shape == (32, 48, 3)
     assert decode(path, fps=10, min_side=192).frames[0].shape == (256, 192, 3)
+    part = decode(path, fps=10, min_side=20, region=(0.25, 0.5, 0.5, 0.25)).frames[0]
+    by_area = cv2.resize(picture[64:96, 24:72], (30, 20), interpolation=cv2.INTER_AREA)
+    assert np.abs(part.astype(int) - by_area).mean() < 3
+    assert decode(wide, fps=10, min_side=20, region=(0.25, 0.5, 0.5, 0.25)).frames[0].shape == (
+        20, 60, 3)
 
 
 def test_files_that_are_no_videos(tmp_path, make_video, gray_frames):

@@ -170,6 +170,10 @@ def test_all_orientations(tmp_path, corner_video, matrix):
     difference = np.abs(frame.astype(int) - upright).max(-1)
     assert np.median(difference) < 6
     assert (difference > 40).mean() < 0.1  # The edges of the coloured corners.
+    part = decode(tmp_path / "a.mp4", min_side=24, region=(0, 0, 0.5, 0.5)).frames[0]
+    height, width = (x // 2 for x in upright.shape[:2])
+    assert part.shape == (height, width, 3)
+    assert np.median(np.abs(part.astype(int) - upright[:height, :width]).max(-1)) < 6
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"),
