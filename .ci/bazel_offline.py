@@ -31,8 +31,9 @@ def stand_ins(python: str) -> dict[str, str]:
             "cc_binary cc_import cc_library cc_proto_library cc_test cc_toolchain "
             "cc_toolchain_suite fdo_prefetch_hints fdo_profile objc_import objc_library"),
         "rules_java/java/defs.bzl": rules(
-            "java_binary java_import java_library java_lite_proto_library java_package_configuration "
-            "java_plugin java_proto_library java_runtime java_test java_toolchain"),
+            "java_binary java_import java_library java_lite_proto_library "
+            "java_package_configuration java_plugin java_proto_library java_runtime java_test "
+            "java_toolchain"),
         "remote_coverage_tools/BUILD": (
             'package(default_visibility = ["//visibility:public"])\n'
             'filegroup(name = "coverage_report_generator")\nfilegroup(name = "lcov_merger")\n'),
@@ -54,7 +55,8 @@ def main() -> None:
         name = path.partition("/")[0]
         if name not in repositories:
             repositories.append(name)
-        for place, content in ((path, text), (f"{name}/WORKSPACE", f'workspace(name = "{name}")\n')):
+        workspace = f'workspace(name = "{name}")\n'
+        for place, content in ((path, text), (f"{name}/WORKSPACE", workspace)):
             file = FOLDER / place
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content, encoding="utf-8")

@@ -7,10 +7,10 @@ import pytest
 
 
 def main() -> int:
-    """Runs the tests in the current directory, Bazel's copy of the project; returns the exit code."""
+    """Runs the tests in the current directory, Bazel's copy of the project."""
     # Python puts this script's folder first, where tools/ would be the tests of the tools.
-    sys.path = [x for x in sys.path if os.path.abspath(x) != os.path.dirname(
-        os.path.realpath(__file__))]
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path = [x for x in sys.path if os.path.abspath(x) != here]
     arguments = ["--rootdir=.", "-p", "no:cacheprovider", *sys.argv[1:]]
     if "XML_OUTPUT_FILE" in os.environ:
         arguments.append(f"--junit-xml={os.environ['XML_OUTPUT_FILE']}")
