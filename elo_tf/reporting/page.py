@@ -141,7 +141,7 @@ _RULES = """
 body{margin:0 auto;max-width:1000px;padding:48px 24px 64px;background:var(--paper);
 color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:30px;line-height:1.2;letter-spacing:-.015em;margin:0 0 12px}
-h2{font-size:20px;line-height:1.3;letter-spacing:-.01em;margin:0 0 8px}
+h2{font-size:20px;line-height:1.3;letter-spacing:-.01em;margin:0 0 8px;overflow-wrap:anywhere}
 h3{font-size:15px;margin:0;overflow-wrap:anywhere}
 p{margin:0 0 12px;max-width:70ch}
 header p{font-size:17px}
@@ -185,6 +185,23 @@ margin:0 0 14px}
 .clip{display:block;width:100%;height:auto;border-radius:3px}
 .sound{display:block;width:100%;max-width:860px;height:72px}
 .wheel{width:36px;height:36px;display:block;margin-top:4px}
+.query,.near-list li{display:grid;grid-template-columns:190px minmax(0,1fr);gap:16px;
+align-items:center}
+.query{margin:14px 0 22px}
+.query .frames{outline:2px solid var(--accent);outline-offset:3px;border-radius:3px}
+.near-list{list-style:none;margin:0 0 14px;padding:0}
+.near-list li{padding:9px 0;border-top:1px solid var(--grid)}
+.about h3{font-size:13px;font-weight:400;line-height:1.35;color:var(--muted)}
+.about p{margin:0}
+.near{display:grid;grid-template-columns:1.6em 3.6em 1fr;align-items:center;font-weight:600;
+font-variant-numeric:tabular-nums}
+.near span{color:var(--muted);font-weight:400}
+.near i{height:5px;border-radius:3px;
+background:linear-gradient(90deg,var(--accent) var(--share),var(--grid) var(--share))}
+.frames{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:4px}
+.frames img{display:block;width:100%;aspect-ratio:1;object-fit:cover;border-radius:3px}
+.absent{margin:0;padding:14px 16px;border:1px dashed var(--muted);border-radius:4px;
+color:var(--muted);font-size:14px;overflow-wrap:anywhere;max-width:none}
 footer{margin-top:48px;padding-top:20px;border-top:1px solid var(--grid)}
 footer dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:4px 16px;margin:0}
 footer dd{margin:0}
@@ -194,6 +211,8 @@ body{padding:28px 16px 48px}h1{font-size:25px}
 .wide{display:none}.phone{display:block}
 .tiles{grid-template-columns:1fr 1fr}.tiles div{padding:12px}.tiles dd{font-size:22px}
 .track{grid-template-columns:1fr;gap:3px}.wheel{display:none}
+.query,.near-list li{grid-template-columns:minmax(0,1fr);gap:7px}
+.frames{grid-template-columns:repeat(3,minmax(0,1fr))}
 footer dl{grid-template-columns:1fr}footer dd{margin-bottom:8px}}
 @media print{body{max-width:none;padding:0}details{display:none}}
 """
