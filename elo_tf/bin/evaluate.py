@@ -1,13 +1,17 @@
 """Scores a trained RGB encoder on labelled records by every protocol of the configuration.
 
     python -m elo_tf.bin.evaluate --encoder=pretrain/encoder --data=records --run_dir=evaluate
+
+The run directory gets `evaluation.json` and `.md`, and `heads/`: the classifiers that it trained,
+of which bin/export takes one with --head=evaluate/heads/linear. `heads/finetune` is there where the
+configuration has evaluate.finetune = @Finetune().
 """
 
 from absl import flags, logging
 
 from elo_tf import cli
 from elo_tf.bin import configuration
-from elo_tf.evaluation import evaluate, table
+from elo_tf.evaluation import evaluate, heads, table
 
 configuration.define_data_flag()
 ENCODER = flags.DEFINE_string(
@@ -26,6 +30,8 @@ def main(argv: list[str]) -> None:
         print(line)
     for warning in result["warnings"]:
         logging.warning("%s", warning)
+    for path in sorted((run_dir / heads.HEADS).glob(f"*/{heads.FACTS}")):
+        print(f"classifier: {path.parent}")
     print(f"table: {run_dir / evaluate.TABLE}")
 
 

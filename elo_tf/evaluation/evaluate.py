@@ -12,9 +12,10 @@ import numpy as np
 from elo_tf import cli, files, provenance
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
-from elo_tf.evaluation import leakage, paper
+from elo_tf.evaluation import heads, leakage, paper
 from elo_tf.evaluation.feature_store import FeatureStore, StoredFeatures
 from elo_tf.evaluation.label_curve import LabelCurve
+from elo_tf.evaluation.linear import folded
 from elo_tf.evaluation.protocols import (
     EvaluationProtocol,
     KMeansProtocol,
@@ -45,7 +46,8 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
              label_curve: LabelCurve | None = None,
              finetune: Callable[..., float] | None = None, static: bool = False,
              batch_size: int = 32, windows: int = 2, crops: int = 1,
-             seeds: Sequence[int] = (0, 1, 2, 3, 4), method: str = "") -> dict:
+             seeds: Sequence[int] = (0, 1, 2, 3, 4), method: str = "",
+             keep_heads: bool = True) -> dict:
     """Evaluates an encoder by every protocol; resumes where it stopped.
 
     With several pairs of splits, such as the three of HMDB51 or folds, a protocol is scored on
@@ -71,6 +73,9 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
       seeds: of the protocols.
       method: a row of the paper's tables that this network stands for, such as "elo"; the table
         then has the paper's figures beside ours. Empty: none.
+      keep_heads: keep classifiers of the trained network in the folder `heads`, for bin/export:
+        of each `LinearProtocol` by logistic regression one trained on all training clips of the
+        first pair, and of `finetune` that of the first pair and seed. Not of static clips.
 
     Returns:
       What evaluation.json holds.
@@ -105,12 +110,16 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
 
     def finetuned(tune: Callable[..., float], pair: _Pair, seed: int, place: str,
                   labelled: frozenset[str] | None = None) -> Scores:
+        first = (pair.network, pair.train, pair.test, seed) == ("trained", *pairs[0], seeds[0])
+        kept = keep_heads and first and labelled is None
         accuracy = tune(
             encoder_dir, NETWORKS[pair.network], store.clip, records, pair.train, pair.test,
             seed=seed, windows=windows, crops=crops, labelled=labelled,
-            folder=folder / FINETUNE / pair.network / f"{pair.train}-{pair.test}" / place)
+            folder=folder / FINETUNE / pair.network / f"{pair.train}-{pair.test}" / place,
+            keep=folder / heads.HEADS / FINETUNE if kept else None)
         return Scores({FINETUNE: float(accuracy)})
 
+    labels = records.labels()
     rows, curves = [], []
     for network in networks:
         sides = [_Pair(network, train, test, features[network, train], features[network, test])
@@ -121,6 +130,11 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
                 [book.score((*pair.of, repr(protocol), seed),
                             functools.partial(protocol, *pair.arrays, seed)) for pair in sides]
                 for seed in drawn])
+            if (keep_heads and not static and network == "trained"
+                    and isinstance(protocol, LinearProtocol) and protocol.solver == "logistic"):
+                _keep_linear(folder / heads.HEADS / protocol.name, protocol, sides[0], labels,
+                             encoder=store.digest(NETWORKS[network]), windows=windows, crops=crops,
+                             seed=seeds[0])
         if finetune is not None:
             rows += _averaged(network, [
                 [book.score((*pair.of, FINETUNE, seed), functools.partial(
@@ -132,9 +146,8 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
 
     ends = [features[networks[0], test].features.labels for _, test in pairs]
     starts = [features[networks[0], train].features.labels for train, _ in pairs]
-    chances = [float(np.bincount(labels).max() / len(labels)) for labels in ends]
+    chances = [_chance(x) for x in ends]
     classes = np.unique(np.concatenate(starts + ends))
-    labels = records.labels()
     first = features[networks[0], names[0]]
     result = {
         "split": ", ".join(test for _, test in pairs),
@@ -146,7 +159,7 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
              "chance": chance}
             for (train, test), start, end, chance in zip(pairs, starts, ends, chances,
                                                          strict=True)],
-        "classes": [labels[i] if i < len(labels) else str(i) for i in classes.tolist()],
+        "classes": heads.class_names(labels, classes),
         # What always answering the most frequent class gets.
         "chance": float(np.mean(chances)),
         "windows": windows, "crops": crops, "static": static, "seeds": list(seeds),
@@ -156,6 +169,7 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
         "paper": expected,
         "config": provenance.config_hash(gin.config_str()), "commit": provenance.commit(),
         "data": provenance.config_hash("".join(store.index(name).fingerprint for name in names)),
+        "encoders": {network: store.digest(NETWORKS[network]) for network in networks},
         "rows": rows, "curves": curves, "warnings": warnings + book.notes}
     files.write_atomic(folder / TABLE, markdown(result))
     files.write_atomic(folder / RESULT, json.dumps(result, indent=1) + "\n")
@@ -183,6 +197,32 @@ class _Pair:
         """Features [N, D] and labels [N] of train, then of test."""
         train, test = self.train_features.features, self.test_features.features
         return train.embedding, train.labels, test.embedding, test.labels
+
+
+def _keep_linear(folder: pathlib.Path, protocol: LinearProtocol, pair: _Pair,
+                 labels: Sequence[str], *, encoder: str, windows: int, crops: int,
+                 seed: int) -> None:
+    """Trains the linear layer on all training clips of a pair, and keeps it, tested."""
+    of = [*pair.of, repr(protocol), seed]
+    if heads.is_kept(folder, of):
+        return
+    features, truth, test_features, test_truth = pair.arrays
+    classifier, C = protocol.fitted(features, truth, seed)
+    kernel, bias = (x.astype(np.float32) for x in folded(classifier))
+    # What is kept is tested, not what it was folded from.
+    found = classifier.classes_[np.argmax(test_features @ kernel + bias, axis=1)]
+    heads.save_head(folder, kernel, bias, heads.HeadFacts(
+        kind="linear", encoder=encoder, classes=heads.class_names(labels, classifier.classes_),
+        training_clips=[int(np.sum(truth == x)) for x in classifier.classes_],
+        train_split=pair.train, test_split=pair.test, test_clips=len(test_truth),
+        test_accuracy=float(np.mean(found == test_truth)), chance=_chance(test_truth),
+        windows=windows, crops=crops, seed=seed,
+        recipe={"layer": "logistic regression on standardised features", "C": C}, of=of))
+
+
+def _chance(labels: np.ndarray) -> float:
+    """What always answering the most frequent class gets."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def _averaged(network: str, scores: Sequence[Sequence[Scores]]) -> list[dict]:

@@ -15,6 +15,7 @@ from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import reading, testing_clips
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
+from elo_tf.evaluation import heads
 from elo_tf.evaluation.record_index import RecordIndex, read_index
 from elo_tf.features import FeatureExtractor, Features
 from elo_tf.training import encoder_files
@@ -103,16 +104,22 @@ class FeatureStore:
                      ids=np.array(features.ids, dtype=np.str_), parameters=parameters, key=key)
         return StoredFeatures(features, parameters, key)
 
-    def _key(self, file: str, split: str) -> str:
+    def digest(self, file: str) -> str:
+        """SHA-256, in hexadecimal, of an encoder's file.
+
+        Raises:
+          UserError: there is none.
+        """
         path = self._encoder_dir / file
         if not path.is_file():
             raise UserError(f"no encoder {path}; --encoder is the folder `encoder` of a finished "
                             "run of bin/pretrain (and evaluate.networks says which of its "
                             "networks are evaluated)")
-        with open(path, "rb") as opened:
-            encoder = hashlib.file_digest(opened, "sha256").hexdigest()
+        return heads.digest(path)
+
+    def _key(self, file: str, split: str) -> str:
         content = {
-            "format": FORMAT, "encoder": encoder, "data": self.index(split).fingerprint,
+            "format": FORMAT, "encoder": self.digest(file), "data": self.index(split).fingerprint,
             "clip": dataclasses.asdict(self.clip), "windows": self._windows,
             "crops": self._crops, "static": self._static}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

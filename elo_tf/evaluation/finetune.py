@@ -5,6 +5,7 @@ its published HMDB51 configuration: Adam at 1e-4 without weight decay, batches o
 25 clips a video, the classifier trained first, 10 clips a video averaged at test).
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -24,6 +25,7 @@ from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import reading, testing_clips, training_clips
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
+from elo_tf.evaluation import heads
 from elo_tf.evaluation.classifier import Classifier, Optimizer
 from elo_tf.evaluation.record_index import RecordIndex, read_index
 from elo_tf.training import encoder_files, workers
@@ -121,7 +123,8 @@ class Finetune:
     def __call__(self, encoder_dir: pathlib.Path, file: str, clip: ClipSpec,
                  records: Records | MixedRecords, train_split: str, test_split: str, *, seed: int,
                  windows: int, crops: int, folder: pathlib.Path,
-                 labelled: Collection[str] | None = None) -> float:
+                 labelled: Collection[str] | None = None,
+                 keep: pathlib.Path | None = None) -> float:
         """Trains on one split and tests on another.
 
         Args:
@@ -138,6 +141,7 @@ class Finetune:
           folder: keeps the checkpoint of an unfinished call, and the result of a finished one,
             which is not computed again.
           labelled: ids of the training clips that are used; None for all.
+          keep: gets the trained network and its linear layer, see `heads`; None: not kept.
 
         Returns:
           The share of test videos whose likeliest class is theirs, in [0, 1].
@@ -147,12 +151,12 @@ class Finetune:
             finite, or `folder` holds another call's results.
           Stopped: on SIGTERM or SIGINT, after saving.
         """
-        folder, path = pathlib.Path(folder), pathlib.Path(encoder_dir) / file
+        folder = pathlib.Path(folder)
         encoder = encoder_files.load_encoder(pathlib.Path(encoder_dir), file)
         train, test = (self._read_index(records, split) for split in (train_split, test_split))
         self._check_labels(records, train_split, train, labelled)
         self._check_labels(records, test_split, test)
-        own = {"encoder": hashlib.sha256(path.read_bytes()).hexdigest(), "seed": seed,
+        own = {"encoder": heads.digest(pathlib.Path(encoder_dir) / file), "seed": seed,
                "train": [train_split, train.fingerprint, _digest(labelled)],
                "test": [test_split, test.fingerprint, windows, crops],
                "recipe": [self._steps, self._head_steps, self._batch_size, self._optimization,
@@ -173,9 +177,31 @@ class Finetune:
                 clips, views, total=math.ceil(len(test.ids) * views / self._batch_size),
                 desc=f"testing {folder.name}")
         accuracy = float(np.mean(probabilities.argmax(axis=1) == truth))
+        if keep is not None:
+            used = collections.Counter(
+                label for name, label in zip(train.ids, train.labels, strict=True)
+                if labelled is None or name in labelled)
+            kernel, bias = self.classifier.head.get_weights()
+            classes = range(len(bias))
+            heads.save_head(keep, kernel, bias, heads.HeadFacts(
+                kind="finetune", encoder=own["encoder"],
+                classes=heads.class_names(records.labels(), classes),
+                training_clips=[used[i] for i in classes], train_split=train_split,
+                test_split=test_split, test_clips=len(truth), test_accuracy=accuracy,
+                chance=float(np.bincount(truth).max() / len(truth)), windows=windows, crops=crops,
+                seed=seed, recipe=self._recipe(),
+                of=[own]), network=self.classifier.encoder)
         files.write_atomic(folder / RESULT, json.dumps(
             {"accuracy": accuracy, "test_clips": len(truth), "of": own}, indent=1) + "\n")
         return _begin(folder, own)
+
+    def _recipe(self) -> dict[str, Any]:
+        """The settings, by their names in gin."""
+        optimization = dict(self._optimization)
+        return {"steps": self._steps, "head_warmup_steps": self._head_steps,
+                "batch_size": self._batch_size, "method": optimization.pop("name"),
+                "learning_rate": self._rates["all"], "head_learning_rate": self._rates["head"],
+                **optimization, **self._network}
 
     def _make_optimizers(self) -> tuple[Optimizer, Optimizer]:
         """Those of the linear layer by itself, and of the whole network."""

@@ -44,9 +44,20 @@ def linear_accuracy(train_features: np.ndarray, train_labels: np.ndarray,
       UserError: the shapes do not fit, a feature is not finite, there is only one class, or a
         setting is wrong.
     """
-    train_features, train_labels = checked(train_features, train_labels, "training")
     test_features, test_labels = checked(test_features, test_labels, "test")
-    if len(np.unique(train_labels)) < 2:
+    classifier = fit_linear(train_features, train_labels, C=C, solver=solver, max_iter=max_iter)
+    return float(classifier.score(test_features, test_labels))
+
+
+def fit_linear(features: np.ndarray, labels: np.ndarray, *, C: float = 0.1,
+               solver: Solver = "logistic", max_iter: int = 1000) -> pipeline.Pipeline:
+    """The standardisation and the layer behind `linear_accuracy`, which tells the arguments.
+
+    Raises:
+      UserError: as there.
+    """
+    features, labels = checked(features, labels, "training")
+    if len(np.unique(labels)) < 2:
         raise UserError("the training split has clips of one class only; a classifier needs two")
     if not C > 0:
         raise UserError(f"LinearProtocol.C holds {C}; it must be positive")
@@ -60,10 +71,26 @@ def linear_accuracy(train_features: np.ndarray, train_labels: np.ndarray,
     with threadpoolctl.threadpool_limits(limits=1), warnings.catch_warnings():
         # Said below, in one line.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-        classifier.fit(train_features, train_labels)
+        classifier.fit(features, labels)
     if solver == "logistic" and max(layer.n_iter_) >= max_iter:
         logging.warning("the linear layer did not converge in %d iterations", max_iter)
-    return float(classifier.score(test_features, test_labels))
+    return classifier
+
+
+def folded(classifier: pipeline.Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """One affine map for a logistic `fit_linear`.
+
+    Returns:
+      kernel float64 [D, C] and bias float64 [C]: softmax(x @ kernel + bias) are the probabilities
+      of the classes, in their order, of features x that are not standardised.
+    """
+    scaler, layer = (step for _, step in classifier.steps)
+    weights, bias = layer.coef_.T, layer.intercept_
+    if len(layer.classes_) == 2:  # Only the log-odds of the second are kept.
+        weights = np.concatenate([np.zeros_like(weights), weights], axis=1)
+        bias = np.concatenate([[0.0], bias])
+    kernel = weights / scaler.scale_[:, np.newaxis]
+    return kernel, bias - scaler.mean_ @ kernel
 
 
 def choose_regulariser(features: np.ndarray, labels: np.ndarray, grid: Sequence[float], *,

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import gin
 import numpy as np
+from sklearn import pipeline
 
 from elo_tf.errors import UserError
 from elo_tf.evaluation.kmeans import kmeans_scores
-from elo_tf.evaluation.linear import Solver, choose_regulariser, linear_accuracy
+from elo_tf.evaluation.linear import Solver, choose_regulariser, fit_linear, linear_accuracy
 from elo_tf.evaluation.neighbours import few_shot_accuracy, knn_accuracy, retrieval_recalls
 from elo_tf.evaluation.subsets import stratified_subset
 from elo_tf.fitness.normalisation import Normalisation
@@ -100,12 +101,22 @@ class LinearProtocol:
         train_labels = np.asarray(train_labels)
         chosen = stratified_subset(train_labels, self.train_fraction, seed)
         features, labels = np.asarray(train_features)[chosen], train_labels[chosen]
-        C, note = choose_regulariser(
-            features, labels, self.C, fraction=self.validation_fraction, solver=self.solver,
-            max_iter=self.max_iter, seed=seed)
+        C, note = self._regulariser(features, labels, seed)
         accuracy = linear_accuracy(features, labels, test_features, test_labels, C=C,
                                    solver=self.solver, max_iter=self.max_iter)
         return Scores({self.name: accuracy}, note and f"{self.name}: {note}")
+
+    def fitted(self, features: np.ndarray, labels: np.ndarray,
+               seed: int) -> tuple[pipeline.Pipeline, float]:
+        """The layer trained on all of features [N, D] with labels [N], and the C chosen for it."""
+        C, _ = self._regulariser(features, labels, seed)
+        return fit_linear(features, labels, C=C, solver=self.solver, max_iter=self.max_iter), C
+
+    def _regulariser(self, features: np.ndarray, labels: np.ndarray,
+                     seed: int) -> tuple[float, str]:
+        return choose_regulariser(
+            features, labels, self.C, fraction=self.validation_fraction, solver=self.solver,
+            max_iter=self.max_iter, seed=seed)
 
 
 @gin.register

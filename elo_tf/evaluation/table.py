@@ -32,18 +32,7 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """evaluation.md: the numbers of evaluation.json for readers."""
-    networks = list(dict.fromkeys(row["network"] for row in result["rows"]))
-    rows = {(row["network"], row["protocol"]): row for row in result["rows"]}
-    printed = result["paper"]
-    heads = [f"{network} network" for network in networks]
-    if result["method"]:
-        heads.append(f"the paper, {result['method']}, HMDB51")
-    text = ["# Evaluation", "", *_facts(result), "", *_head(["protocol", *heads])]
-    for protocol in dict.fromkeys(row["protocol"] for row in result["rows"]):
-        cells = [_cell(rows.get((network, protocol))) for network in networks]
-        if result["method"]:
-            cells.append(f"{100 * printed[protocol]:.1f}" if protocol in printed else "-")
-        text.append(_line([title(protocol), *cells]))
+    text = ["# Evaluation", "", *facts(result), "", *scores(result, paper=bool(result["method"]))]
     if result["method"]:
         text += ["", _difference(result)]
     for curve in result["curves"]:
@@ -58,7 +47,29 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _facts(result: Mapping[str, Any]) -> Iterator[str]:
+def scores(result: Mapping[str, Any], *, paper: bool = False) -> Iterator[str]:
+    """The rows as a Markdown table, a column for each network.
+
+    Args:
+      result: what evaluation.json holds.
+      paper: with the paper's figures in a last column.
+    """
+    networks = list(dict.fromkeys(row["network"] for row in result["rows"]))
+    rows = {(row["network"], row["protocol"]): row for row in result["rows"]}
+    heads = [f"{network} network" for network in networks]
+    if paper:
+        heads.append(f"the paper, {result['method']}, HMDB51")
+    yield from _head(["protocol", *heads])
+    for protocol in dict.fromkeys(row["protocol"] for row in result["rows"]):
+        cells = [_cell(rows.get((network, protocol))) for network in networks]
+        if paper:
+            figure = result["paper"].get(protocol)
+            cells.append("-" if figure is None else f"{100 * figure:.1f}")
+        yield _line([title(protocol), *cells])
+
+
+def facts(result: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences: what the numbers are of, and how they were measured."""
     several = len(result["splits"]) > 1
     pairs = "; ".join(f"{x['train']} ({x['train_clips']} clips) and {x['test']} "
                       f"({x['test_clips']})" for x in result["splits"])

@@ -1,23 +1,25 @@
 """A whole evaluation of small networks: averages over splits, what is kept, guards, one frame."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn import neighbors
+from sklearn import linear_model, neighbors, pipeline, preprocessing
 
 from elo_tf.data import schema
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
 from elo_tf.evaluation import evaluate as evaluation
-from elo_tf.evaluation import feature_store, protocols
+from elo_tf.evaluation import feature_store, heads, protocols
 from elo_tf.evaluation.feature_store import FeatureStore, labelled_features
 from elo_tf.evaluation.label_curve import LabelCurve
 from elo_tf.evaluation.leakage import check_pair
+from elo_tf.evaluation.linear import choose_regulariser
 from elo_tf.evaluation.record_index import read_index
 from elo_tf.features import FeatureExtractor
 from elo_tf.training import encoder_files
@@ -266,8 +268,8 @@ class CountedFinetune:
     calls: list
 
     def __call__(self, encoder_dir, file, clip, records, train_split, test_split, *, seed,
-                 windows, crops, folder, labelled=None):
-        self.calls.append((file, train_split, test_split, seed, folder, labelled))
+                 windows, crops, folder, labelled=None, keep=None):
+        self.calls.append((file, train_split, test_split, seed, folder, labelled, keep))
         return 0.1 * seed + (0.5 if test_split == "test2" else 0.25)
 
 
@@ -282,6 +284,10 @@ def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, recor
     row, = result["rows"]
     assert row["protocol"] == "finetune" and row["values"] == pytest.approx([0.475, 0.575])
     assert len(calls) == 4 + 8 and len({call[4] for call in calls}) == 12
+    # One network is kept: that of the first seed and pair, trained with all labels.
+    kept = [call for call in calls if call[6] is not None]
+    assert [(*call[1:4], call[5], call[6]) for call in kept] == [
+        ("train1", "test1", 1, None, run_dir / "heads" / "finetune")]
     labelled = {call[1:4]: [] for call in calls}
     for call in calls:
         labelled[call[1:4]].append(call[5])
@@ -291,6 +297,76 @@ def test_fine_tuning_is_called_for_each_network_pair_and_seed(encoder_dir, recor
     assert curve["protocol"] == "finetune" and curve["mean"] == pytest.approx([0.525, 0.525])
     evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
     assert len(calls) == 12
+
+
+def test_the_linear_classifier_is_kept_folded_and_tested(
+        encoder_dir, records, run_dir, monkeypatch):
+    linear = protocols.LinearProtocol(C=(0.01, 1.0), validation_fraction=0.4)
+    settings = {
+        "records": records, "splits": PAIRS, "seeds": (3, 4),
+        "protocols": (linear, protocols.LinearProtocol(solver="ridge", name="ridge"))}
+    result = evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
+    assert [path.name for path in (run_dir / "heads").iterdir()] == ["linear"]
+    folder = run_dir / "heads" / "linear"
+    head = heads.load_head(folder, encoder_dir)
+    # By hand: of all training clips of the first pair, with the C that does best on a part.
+    train, test = (stored(run_dir, "trained", name) for name in PAIRS[0])
+    C, _ = choose_regulariser(train["embedding"], train["labels"], linear.C, fraction=0.4, seed=3)
+    expected = pipeline.make_pipeline(
+        preprocessing.StandardScaler(), linear_model.LogisticRegression(C=C, max_iter=1000))
+    expected.fit(train["embedding"].astype(float), train["labels"])
+    logits = test["embedding"] @ head.kernel + head.bias
+    np.testing.assert_allclose(tf.nn.softmax(logits), expected.predict_proba(test["embedding"]),
+                               atol=1e-4)
+    facts = head.facts
+    assert facts.test_accuracy == np.mean(logits.argmax(axis=1) == test["labels"])
+    assert (facts.kind, facts.recipe["C"], head.network) == ("linear", C, None)
+    assert (facts.classes, facts.training_clips) == (["class 0", "class 1", "class 2"], [6, 6, 6])
+    assert (facts.test_clips, facts.chance) == (9, pytest.approx(1 / 3))
+    file = encoder_dir / encoder_files.TRAINED
+    assert facts.encoder == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert result["encoders"]["trained"] == facts.encoder
+
+    # It is not trained again; removed, it is.
+    before = (folder / "head.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(protocols, "fit_linear", None)
+        evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
+    shutil.rmtree(folder)
+    evaluation.evaluate(str(run_dir), str(encoder_dir), **settings)
+    assert json.loads((folder / "head.json").read_text()) | {"commit": ""} == (
+        json.loads(before) | {"commit": ""})
+    shutil.rmtree(run_dir / "heads")
+    for other in ({"keep_heads": False}, {"networks": ("untrained",)}):
+        evaluation.evaluate(str(run_dir), str(encoder_dir), **settings | other)
+        assert not (run_dir / "heads").exists()
+
+
+def test_a_kept_classifier_that_does_not_fit_is_refused(encoder_dir, tmp_path):
+    facts = heads.HeadFacts(
+        kind="linear", encoder=heads.digest(encoder_dir / encoder_files.TRAINED),
+        classes=["a", "b"], training_clips=[1, 1], train_split="train", test_split="test",
+        test_clips=2, test_accuracy=0.5, chance=0.5, windows=1, crops=1, seed=0, recipe={}, of=[1])
+    folder = tmp_path / "linear"
+    with pytest.raises(UserError, match="no classifier .*linear/head.json; --head is a folder"):
+        heads.load_head(folder, encoder_dir)
+    heads.save_head(folder, np.ones([8, 2]), np.zeros(2), facts)
+    assert heads.load_head(folder, encoder_dir).kernel.tolist() == np.ones([8, 2]).tolist()
+    assert heads.is_kept(folder, [1]) and not heads.is_kept(folder, [2])
+    other = tmp_path / "other"
+    encoder_files.save_encoder(make_encoder(7), other)
+    with pytest.raises(UserError, match=r"is of another encoder .* than .*other/rgb.keras"):
+        heads.load_head(folder, other)
+    with np.load(folder / "head.npz") as content:
+        np.savez(folder / "head.npz", **dict(content) | {"bias": np.ones(2, "f")})
+    with pytest.raises(UserError, match="head.npz is not the file that was written with it"):
+        heads.load_head(folder, encoder_dir)
+    heads.save_head(folder, np.ones([8, 3]), np.zeros(3), facts)
+    with pytest.raises(UserError, match="damaged .*and there are 2 classes"):
+        heads.load_head(folder, encoder_dir)
+    (folder / "head.json").write_text("{")
+    with pytest.raises(UserError, match="head.json is damaged"):
+        heads.load_head(folder, encoder_dir)
 
 
 def test_splits_that_share_clips_are_refused(encoder_dir, tmp_path):

@@ -12,6 +12,7 @@ from elo_tf.data import pipeline, schema
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import Stopped, UserError
+from elo_tf.evaluation import heads
 from elo_tf.evaluation.classifier import average_views
 from elo_tf.evaluation.finetune import Finetune
 from elo_tf.models.video_resnet import video_encoder
@@ -86,10 +87,16 @@ def weights(finetune):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(finetune, encoder_dir, right, tmp_path_factory):
+def kept(tmp_path_factory):
+    """Folder of the classifier that the undisturbed call keeps."""
+    return tmp_path_factory.mktemp("heads") / "finetune"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finetune, encoder_dir, right, kept, tmp_path_factory):
     """The accuracy and the weights of a plain call."""
     found = finetune(encoder_dir, encoder_files.TRAINED, CLIP, right, "train", "test", seed=1,
-                     windows=1, crops=2, folder=tmp_path_factory.mktemp("undisturbed"))
+                     windows=1, crops=2, folder=tmp_path_factory.mktemp("undisturbed"), keep=kept)
     return found, weights(finetune)
 
 
@@ -125,6 +132,17 @@ def test_further_networks_seeds_and_labels_compile_nothing(accuracy, undisturbed
     accuracy(right, folder="again")
     assert same(weights(finetune), undisturbed[1])
     assert finetune.classifier.traces == 2  # the head's step, and the whole network's
+
+
+def test_the_network_is_kept_with_its_layer(undisturbed, kept, encoder_dir):
+    head = heads.load_head(kept, encoder_dir)
+    network = encoder_files.load_encoder(head.network)
+    assert same([*network.get_weights(), head.kernel, head.bias], undisturbed[1])
+    assert {type(x) for x in network.layers} == {
+        type(x) for x in encoder_files.load_encoder(encoder_dir).layers}
+    assert (head.facts.kind, head.facts.classes) == ("finetune", ["blue", "red"])
+    assert head.facts.training_clips == [12, 12] and head.facts.test_clips == 24
+    assert (head.facts.test_accuracy, head.facts.chance) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("stop_at", [HEAD_STEPS - 2, HEAD_STEPS + 7])

@@ -10,7 +10,7 @@ from sklearn import linear_model, neighbors
 from elo_tf.errors import UserError
 from elo_tf.evaluation import kmeans, neighbours, paper, protocols, statistics, subsets
 from elo_tf.evaluation.label_curve import LabelCurve
-from elo_tf.evaluation.linear import choose_regulariser, linear_accuracy
+from elo_tf.evaluation.linear import choose_regulariser, fit_linear, folded, linear_accuracy
 from elo_tf.fitness import clustering
 from elo_tf.fitness.normalisation import normalise
 
@@ -115,6 +115,19 @@ def test_logistic_regression_equals_that_by_hand():
     found = linear_accuracy(train, train_labels, test, test_labels, C=0.3)
     assert 0.5 < expected < 1
     assert found == pytest.approx(expected, abs=0.0051)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_one_affine_map_gives_the_probabilities_of_the_standardised_layer(classes):
+    features, labels = labelled(60, classes=classes, seed=6)
+    features = features * [1, 100, *[1] * 8] + 3
+    features[:, 4] = 5  # a dimension that never changes
+    classifier = fit_linear(features, labels, C=0.3)
+    kernel, bias = folded(classifier)
+    assert kernel.shape == (10, classes) and bias.shape == (classes,)
+    odds = np.exp(features @ kernel + bias)
+    np.testing.assert_allclose(odds / odds.sum(axis=1, keepdims=True),
+                               classifier.predict_proba(features), atol=1e-12)
 
 
 @pytest.mark.parametrize(("classes", "C"), [(4, 0.02), (4, 5.0), (2, 0.02)])
