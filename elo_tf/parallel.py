@@ -11,7 +11,7 @@ import functools
 import multiprocessing.connection
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from elo_tf import parallel_worker
@@ -40,7 +40,7 @@ class Message(NamedTuple):
     """
 
     lane: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple has a method of this name
     item: Any
     last: bool
 
@@ -56,14 +56,14 @@ class Begun(NamedTuple):
     """
 
     lane: int
-    index: int
+    index: int  # type: ignore[assignment]
     attempt: int
     worker: int | str
 
 
 def stream_jobs(function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterable[Any]],
                 workers: int, *, timeout: float | None = None, memory: int | None = None,
-                ahead_bytes: int = 128 << 20, retries: int = 1) -> Iterator[Message]:
+                ahead_bytes: int = 128 << 20, retries: int = 1) -> Generator[Message]:
     """Runs jobs that give many results each, and yields these as they come.
 
     Within a lane, jobs are begun in order and their messages come in order; one job's results are
@@ -105,7 +105,7 @@ def stream_jobs(function: Callable[[Any], Iterable[Any]], lanes: Iterable[Iterab
 
 
 def map_jobs(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int, *,
-             ordered: bool = True, timeout: float | None = None) -> Iterator[tuple[int, Any]]:
+             ordered: bool = True, timeout: float | None = None) -> Generator[tuple[int, Any]]:
     """Yields (index of the job, its result or the exception it raised).
 
     Args:
@@ -221,7 +221,7 @@ class Processes:
         self._environments = environments
         self._workers: list[parallel_worker.Worker | None] = [None] * workers
 
-    def stream(self, lanes: Iterable[Iterable[Any]]) -> Iterator[Message | Begun]:
+    def stream(self, lanes: Iterable[Iterable[Any]]) -> Generator[Message | Begun]:
         """Runs jobs, see `stream_jobs`, and says which process begins each.
 
         One call is to end, or its iterator to be closed, before the next one.
@@ -261,10 +261,11 @@ class Processes:
                 continue
             if worker and not worker.alive:
                 self.discard(worker)
-            if self._workers[place] is None:
+                worker = None
+            if worker is None:
                 environment = self._environments[place % len(self._environments)]
-                self._workers[place] = self._new_worker(environment)
-            return self._workers[place]
+                worker = self._workers[place] = self._new_worker(environment)
+            return worker
         raise ValueError("all processes are at work")
 
     def discard(self, worker: parallel_worker.Worker) -> None:
@@ -284,7 +285,7 @@ class _Stream:
         self._failed: collections.deque[_Task] = collections.deque()
         self._unread: set[parallel_worker.Worker] = set()
 
-    def run(self) -> Iterator[Message | Begun]:
+    def run(self) -> Generator[Message | Begun]:
         """Yields all messages."""
         while True:
             yield from self._begin_tasks()
@@ -313,11 +314,11 @@ class _Stream:
             if not lane.tasks and not lane.exhausted and (task := lane.begin()):
                 return task
         while not self._no_more_lanes:
-            lane = next(self._lanes, None)
-            if lane is None:
+            new_lane = next(self._lanes, None)
+            if new_lane is None:
                 self._no_more_lanes = True
-            elif task := lane.begin():
-                self._open.append(lane)
+            elif task := new_lane.begin():
+                self._open.append(new_lane)
                 return task
         if self._bytes_ahead() >= self._processes.ahead_bytes:
             return None

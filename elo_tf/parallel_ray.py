@@ -14,7 +14,7 @@ import secrets
 import socket
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Self
 
 from elo_tf.errors import UserError
@@ -120,7 +120,7 @@ class _Remote:
 
     def build(self, make: Callable[[], Callable[[Any], Any]]) -> tuple[str, Exception | None]:
         """Makes the function of its jobs; gives the process's name and what went wrong."""
-        self._function, error = None, None
+        error = None
         try:
             self._function = make()
         except Exception as raised:
@@ -214,7 +214,7 @@ class Actors:
             if not self._actors:
                 self._add()
 
-    def stream(self, jobs: Iterable[Any]) -> Iterator[Begun | Message]:
+    def stream(self, jobs: Iterable[Any]) -> Generator[Begun | Message]:
         """Runs jobs, each on the first actor that is idle.
 
         One call is to end, or its iterator to be closed, before the next one.
@@ -291,6 +291,7 @@ class Actors:
             self._built(actor, result)
             return
         task, actor.task, actor.pending = actor.task, None, None
+        assert task is not None
         if isinstance(result, WorkerDiedError | MemoryError):
             self._discard(actor)
             if not isinstance(result, WorkerHungError) and task.attempts <= self._retries:

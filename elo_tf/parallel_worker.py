@@ -55,17 +55,14 @@ class Worker:
             daemon=True)
         with _without_interrupts():
             self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
         remote_jobs.close()
         remote_results.close()
         self.task: Any = None
         self.used = False
         self.timeout: float | None = None
         self.deadline = float("inf")
-
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
 
     @property
     def alive(self) -> bool:

@@ -29,7 +29,7 @@ CONFIG = "config.gin"
 OPERATIVE_CONFIG = "operative_config.gin"
 NEEDS_RECORDS = MappingProxyType(
     {"Records.directory": "give --data, the folder that tools/convert_videos wrote"})
-NOTHING = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of this run: all output goes there. Starting the same command again "

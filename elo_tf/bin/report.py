@@ -7,13 +7,16 @@ Every part is optional; what is not given or not there is left out.
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from absl import flags
 
 from elo_tf import cli
 from elo_tf.bin import cluster_clips, configuration
 from elo_tf.data.record_set import Records
 from elo_tf.reporting import record_samples, report, results, search_section
+from elo_tf.reporting.samples import Sample
 from elo_tf.training import encoder_files, final
 
 SEARCH = flags.DEFINE_string("search", None, "Run directory of bin/search.")
@@ -32,7 +35,8 @@ def main(argv: list[str]) -> None:
     """Writes the report, and prints where it is."""
     del argv
     run_dir = configuration.start()
-    samples, clips = [], {}
+    samples: Sequence[Sample] = ()
+    clips: Mapping[str, np.ndarray] = {}
     if DATA.value:
         encoder = pathlib.Path(PRETRAIN.value or "") / final.ENCODER
         # An unfinished training has no clip.json yet.
@@ -41,7 +45,8 @@ def main(argv: list[str]) -> None:
             samples = record_samples.read_samples(
                 Records(directory=DATA.value), SPLIT.value, clip, SAMPLES.value)
         nearest = search_section.shown_clips(results.read_clusters(SEARCH.value))
-        clips = cluster_clips.cluster_clips(nearest) if nearest else {}
+        if nearest:
+            clips = cluster_clips.cluster_clips(nearest)
     path = report.write_report(
         run_dir, search_dir=SEARCH.value, pretrain_dir=PRETRAIN.value,
         evaluation_dir=EVALUATION.value, export_dir=EXPORT_DIR.value, study_dir=STUDY.value,

@@ -147,8 +147,9 @@ class Steps:
           seeds: how many.
           equal: gin file of the loss whose weights are all equal.
         """
-        losses = {name: (self.run_dir / "search" / name / BEST_LOSS, ())
-                  for name in study.STRATEGIES}
+        losses: dict[str, tuple[pathlib.Path, tuple[str, ...]]] = {
+            name: (self.run_dir / "search" / name / BEST_LOSS, ())
+            for name in study.STRATEGIES}
         losses[study.UNIFORM] = (equal, ())
         losses[study.UNCERTAINTY] = (equal, ("PretrainingModel.weighting = 'uncertainty'",))
         for seed in range(1, seeds + 1):

@@ -126,7 +126,7 @@ class Steps:
                                        (*_FROZEN, "evaluate.static = True")))
         return Job(row, title, tuple(work), log)
 
-    def _flags(self, row: str, *, loss: Sequence[str] = (),
+    def _flags(self, row: str, *, loss: Sequence[pathlib.Path] = (),
                bindings: Sequence[str] = ()) -> tuple[str, ...]:
         """Files, then bindings: the method's own file first, so that the scale's wins."""
         return (f"--data={self._data}", f"--gin_file={PAPERS}/{row}.gin", *self._gin_flags,
@@ -220,7 +220,10 @@ def run_jobs(jobs: Sequence[Job], workers: str,
     try:
         for done in futures.as_completed(running):
             error = done.exception()
-            yield running[done], done.result() if error is None else error
+            if error is None or isinstance(error, Exception):
+                yield running[done], error or done.result()
+            else:
+                raise error
     except BaseException:
         steps.stop_all()
         raise

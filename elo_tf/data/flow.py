@@ -91,7 +91,7 @@ def _flows(frames: Sequence[np.ndarray], estimate: _Estimate) -> Iterator[np.nda
     height, width = frames[0].shape[:2]
     missing = (0, max(_MIN_SIDE - height, 0), 0, max(_MIN_SIDE - width, 0))
     flow = zero = np.zeros((height, width, 2), np.float32)
-    before = None
+    before = zero  # is not looked at
     for index, frame in enumerate(frames):
         repeated = index > 0 and frame is frames[index - 1]
         gray = before if repeated else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)

@@ -107,7 +107,7 @@ def read_manifest(source: str | os.PathLike, labels: str = "none", *, images: bo
 def _read_folder(root: pathlib.Path, labels: str, images: bool) -> Manifest:
     suffixes = IMAGE_SUFFIXES if images else media.VIDEO_SUFFIXES
     entries = []
-    ignored = collections.Counter()
+    ignored: collections.Counter[str] = collections.Counter()
     for relative in walk_files(os.fspath(root), broken=True):
         folder, _, name = relative.rpartition("/")
         suffix = os.path.splitext(name)[1].lower()
@@ -314,7 +314,7 @@ def label_map(directory: str | os.PathLike, labels: Iterable[str],
     own = pathlib.Path(directory)
     known = read_labels(own) if own.is_dir() else None
     where = own / schema.LABELS_FILE if known else given
-    if known and wanted:
+    if known and wanted and where is not None and given is not None:
         check_same_labels(where, known, given, wanted)
     names = known or wanted or labels
     unknown = sorted(set(labels).difference(names))
@@ -346,5 +346,5 @@ def write_labels(directory: str | os.PathLike, labels: dict[str, int]) -> None:
     """Saves a label map, unless the folder has one."""
     path = pathlib.Path(directory) / schema.LABELS_FILE
     if labels and not path.exists():
-        text = "".join(f"{label}\n" for label in sorted(labels, key=labels.get))
+        text = "".join(f"{label}\n" for label in sorted(labels, key=labels.__getitem__))
         files.write_atomic(path, text.encode("utf-8", "surrogateescape"))

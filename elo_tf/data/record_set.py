@@ -175,19 +175,19 @@ class MixedRecords:
         if not self.sources:
             raise UserError("MixedRecords.sources is empty; name at least one Records()")
         if self.weights is not None:
-            self._check_weights()
+            self._check_weights(self.weights)
         shares = sorted({source.heldout_percent for source, _ in self.weighted()})
         if len(shares) > 1:
             raise UserError("the sources of MixedRecords have different heldout_percent, "
                             f"{' and '.join(map(str, shares))}: a video that two of them have "
                             "would be both trained on and held out; give all the same")
 
-    def _check_weights(self) -> None:
-        if len(self.weights) != len(self.sources):
-            raise UserError(f"MixedRecords.weights has {len(self.weights)} numbers for "
+    def _check_weights(self, weights: Sequence[float]) -> None:
+        if len(weights) != len(self.sources):
+            raise UserError(f"MixedRecords.weights has {len(weights)} numbers for "
                             f"{len(self.sources)} sources; give one for each")
-        if not all(math.isfinite(w) and w >= 0 for w in self.weights) or not sum(self.weights):
-            raise UserError(f"MixedRecords.weights is {list(self.weights)}; weights are 0 or "
+        if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
+            raise UserError(f"MixedRecords.weights is {list(weights)}; weights are 0 or "
                             "more, and one at least is positive")
 
     def weighted(self) -> list[tuple[Records, float]]:
@@ -233,7 +233,7 @@ def mean_record_bytes(shards: Sequence[str]) -> float:
 
 def _record_bytes(path: str) -> list[int]:
     """Sizes of the first records of a TFRecord file."""
-    sizes = []
+    sizes: list[int] = []
     end = os.path.getsize(path)
     with open(path, "rb", buffering=0) as file:
         while len(sizes) < SAMPLED_RECORDS:

@@ -36,7 +36,7 @@ def encode_example(clip: EncodedClip, *, example_id: str, path: str = "", datase
     example = tf.train.SequenceExample()
     start = round(clip.start * schema.MICROSECONDS)
     times = [start + round(k / clip.fps * schema.MICROSECONDS) for k in range(len(clip.images) + 1)]
-    context = {
+    context: dict[str, bytes | str | int | float | np.ndarray] = {
         schema.EXAMPLE_ID: example_id,
         schema.DATA_PATH: path or example_id,
         schema.MEDIA_ID: path or example_id,

@@ -157,8 +157,10 @@ class _ShardWriter:
         self._plan = plan
         self._limits = limits
         self._file = records.ShardFile(plan.path)
-        self._counts = collections.Counter(dict.fromkeys(COUNTS, 0), videos=len(plan.entries))
-        self._tallies = {name: collections.Counter() for name in TALLIES}
+        # Any: those of seconds are no whole numbers.
+        self._counts: Any = collections.Counter(
+            dict.fromkeys(COUNTS, 0) | {"videos": len(plan.entries)})
+        self._tallies: dict[str, Any] = {name: collections.Counter() for name in TALLIES}
         self._tallies["stage_seconds"].update(dict.fromkeys(STAGES, 0.0))
         self._rejects: list[list[str]] = []
         self._done = 0
@@ -179,7 +181,8 @@ class _ShardWriter:
                            f"{manifest.decimal(clip.start + clip.seconds)}")
         self._file.write(self._encode_example(
             clip, example_id=example_id, path=entry.relative, dataset=self._plan.dataset,
-            label=self._plan.labels.get(entry.label), label_name=entry.label,
+            label=None if entry.label is None else self._plan.labels.get(entry.label),
+            label_name=entry.label,
             caption=entry.caption, melspec=log_mel))
         self._counts.update(
             clips=1, seconds=clip.seconds, frames=len(clip.images), silent=clip.silent,

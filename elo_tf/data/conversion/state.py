@@ -84,7 +84,8 @@ class SplitState:
         shards = [self._shards[index] for index in sorted(self._shards)]
         totals = {key: sum(shard[key] for shard in shards) for key in COUNTS}
         totals["seconds"] = round(totals["seconds"], 3)
-        tallies = {key: collections.Counter() for key in TALLIES}
+        tallies: dict[str, collections.Counter] = {
+            key: collections.Counter() for key in TALLIES}
         for shard in shards:
             for key, tally in tallies.items():
                 tally.update(shard[key])

@@ -33,7 +33,7 @@ def write_summary(directory: pathlib.Path) -> None:
 def _figures(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
     states = list(states)
     sums = {key: sum(state[key] for state in states) for key in COUNTS}
-    tallies = {key: collections.Counter() for key in TALLIES}
+    tallies: dict[str, collections.Counter] = {key: collections.Counter() for key in TALLIES}
     for state in states:
         for key, tally in tallies.items():
             tally.update(state[key])

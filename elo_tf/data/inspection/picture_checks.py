@@ -156,7 +156,7 @@ def _decode(encoded: Sequence[bytes], what: str, found: Findings,
         try:
             image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
             picture = _Picture(
-                image.size, image.format, len(image.getbands()),
+                image.size, image.format or "", len(image.getbands()),
                 image.format == "JPEG" and JpegImagePlugin.get_sampling(image) > 0)
             if use is None:
                 # Reads every coefficient of a JPEG, and makes few pixels: three times as fast.

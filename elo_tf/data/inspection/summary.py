@@ -35,7 +35,8 @@ def summarise(found: RecordSet) -> dict[str, Any]:
     for report in found.reports:
         for clip, counts in report.flow_codes.items():
             codes[clip] = codes.get(clip, 0) + counts
-    clipped, still = picture_checks.flow_shares(sum(codes.values())) if codes else (0.0, 0.0)
+    clipped, still = (picture_checks.flow_shares(np.sum(list(codes.values()), 0)) if codes
+                      else (0.0, 0.0))
     levels = np.array([record_checks.decibels(x.rms) for x in facts if x.has_audio])
     loud = levels[np.isfinite(levels)]
     problems = collections.Counter(problem.level for problem in found.all_problems())

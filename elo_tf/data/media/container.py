@@ -10,6 +10,7 @@ import dataclasses
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import av
 from av.stream import Disposition
@@ -76,7 +77,7 @@ class MediaFile:
         Where only the whole file has a length, a stream that is not decoded may be what lasts.
         """
         video, container = self.video, self._container
-        if video.duration is not None:
+        if video.duration is not None and video.time_base is not None:
             begin = float((video.start_time or 0) * video.time_base)
             return begin, begin + float(video.duration * video.time_base)
         if container.duration is None or any(
@@ -98,7 +99,7 @@ class MediaFile:
         Yields:
           (stream, its next frames, whether all could be read and decoded).
         """
-        streams = [self.video]
+        streams: list[av.stream.Stream] = [self.video]
         if sound and self.sound is not None:
             streams.append(self.sound)
         try:
@@ -205,7 +206,7 @@ def _check_size(stream: av.VideoStream, max_pixels: int) -> None:
                          f"than the limit of {max_pixels} pixels")
 
 
-def _decode(stream: av.stream.Stream, packet: av.Packet | None) -> tuple[list, bool]:
+def _decode(stream: Any, packet: av.Packet | None) -> tuple[list, bool]:
     try:
         return stream.decode(packet), packet is None or not packet.is_corrupt
     except MemoryError:

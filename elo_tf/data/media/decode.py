@@ -58,7 +58,7 @@ def decode_clips(path: str | os.PathLike, *, fps: float, min_side: int,
       MediaError: with the reason, if the file cannot be used; possibly after some clips.
     """
     stride = clip_seconds if stride_seconds is None else stride_seconds
-    if clip_seconds is not None and min(clip_seconds, stride) <= 0:
+    if clip_seconds is not None and stride is not None and min(clip_seconds, stride) <= 0:
         raise ValueError(f"clips of {clip_seconds:g} s every {stride:g} s")
     wanted = Wanted(fps, min_side, start or 0.0, float("inf") if end is None else end,
                     clip_seconds, stride, min_frames, limits or Limits(), region)

@@ -67,7 +67,7 @@ def windows(start: float, seconds: float, clip_seconds: float | None,
       clip_seconds: length of a clip; None for one clip of all.
       stride_seconds: from one begin to the next.
     """
-    if clip_seconds is None:
+    if clip_seconds is None or stride_seconds is None:
         yield start, seconds
         return
     for i in itertools.count():
@@ -203,7 +203,7 @@ class _Pictures:
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How to set a stored picture upright: swap its axes, then mirror x, then mirror y."""
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     if matrix is None:
         return False, False, False
     # The stored place (x, y) is seen at (a x + c y, b x + d y).

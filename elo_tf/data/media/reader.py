@@ -1,6 +1,7 @@
 """Reads an open file once, from its beginning or from a place in it, and gives its clips."""
 
 import dataclasses
+import fractions
 from collections.abc import Iterator
 
 import av
@@ -113,6 +114,7 @@ class Reader:
             else:
                 self._listen(frames, decoded)
             while self._is_ready():
+                assert self._sampler is not None and self._clock.last is not None
                 yield self._take(self._sampler.clips[0].limit, self._clock.last)
                 self._count = 0
             if self._clock.jumped or (self._sampler is not None and self._sampler.is_empty):
@@ -144,7 +146,8 @@ class Reader:
                 return
             if sampler is None:
                 sampler = self._sampler = self._make_sampler(time)
-                sampler.upcoming.damaged = not self._intact and not self._wanted.start
+                if sampler.upcoming is not None:
+                    sampler.upcoming.damaged = not self._intact and not self._wanted.start
             elif first and time > sampler.begin + TIME_TOLERANCE:
                 raise SeekMissedError
             sampler.show(frame, time)
@@ -156,6 +159,7 @@ class Reader:
                                  f"of {self._wanted.limits.max_frames}")
 
     def _listen(self, frames: list[av.AudioFrame], decoded: bool) -> None:
+        assert self._track is not None
         # Sound before the part that is used only costs memory.
         if self._sampler is None:
             self._track.add(frames, float("-inf"))
@@ -169,7 +173,7 @@ class Reader:
     def _is_ready(self) -> bool:
         """Whether all that the first clip wants has been read."""
         sampler, track, time = self._sampler, self._track, self._clock.last
-        if sampler is None or not sampler.clips:
+        if sampler is None or time is None or not sampler.clips:
             return False
         clip = sampler.clips[0]
         if len(clip.frames) < clip.limit or time < clip.end - TIME_TOLERANCE:
@@ -181,11 +185,13 @@ class Reader:
 
     def _is_past(self, time: float) -> bool:
         """Whether a time lies after all that may be used."""
+        assert self._sampler is not None
         begin = self._sampler.origin + self._wanted.start
         return time > begin + self._wanted.seconds + TIME_TOLERANCE
 
     def _take(self, count: int, until: float) -> DecodedClip:
         """Finishes the first clip, which has `count` frames, of a video read up to `until`."""
+        assert self._sampler is not None
         cut = self._sampler.is_last and self._wanted.may_cut and self._is_past(until)
         clip = self._sampler.clips.popleft()
         self._covered = clip.begin + count / self._wanted.fps
@@ -213,7 +219,8 @@ class Reader:
         sampler.fill(end)
         if self._clock.jumped or self._ends_early(end):
             sampler.spoil()
-        if not sampler.clips and sampler.upcoming.start == wanted.start:
+        if (not sampler.clips and sampler.upcoming is not None
+                and sampler.upcoming.start == wanted.start):
             self._check_count(0, 0.0)
         while sampler.clips:
             clip = sampler.clips[0]
@@ -221,7 +228,7 @@ class Reader:
             if clip.start == wanted.start:
                 self._check_count(count, end - clip.begin)
             elif (count < wanted.min_frames
-                  or count / wanted.fps < wanted.clip_seconds / 2 - TIME_TOLERANCE
+                  or count / wanted.fps < (wanted.clip_seconds or 0) / 2 - TIME_TOLERANCE
                   or clip.begin + count / wanted.fps < self._covered + TIME_TOLERANCE):
                 return
             whole = count == clip.limit
@@ -241,10 +248,10 @@ class Reader:
         declared = self._file.declared_end()
         if declared is None:
             return False
-        begin, declared = declared
+        begin, stop = declared
         if self._track is not None:
             end = max(end, self._track.end)
-        return declared - end > max(_MISSING, _MISSING_SHARE * (declared - begin))
+        return stop - end > max(_MISSING, _MISSING_SHARE * (stop - begin))
 
 
 class _Clock:
@@ -259,7 +266,7 @@ class _Clock:
         self.last: float | None = None
         self.jumped = False
         self._period = 1.0 / (file.fps or _DEFAULT_FPS)
-        self._time_base = file.video.time_base
+        self._time_base = file.video.time_base or fractions.Fraction(1, av.time_base)
         self._has_times = file.has_times
         self._first_dts: int | None = None
         self._declared = file.declared_end()
@@ -268,9 +275,10 @@ class _Clock:
     @property
     def end(self) -> float:
         """When the last frame has been shown, which may be a picture that is held for long."""
-        end = self.last + self._period
+        last = self.last or 0.0
+        end = last + self._period
         if self._period < self._duration <= _LONGEST_HOLD:
-            held = self.last + self._duration
+            held = last + self._duration
             end = max(end, held if self._declared is None else min(held, self._declared[1]))
         return end
 

@@ -60,7 +60,7 @@ class SoundTrack:
             if frame.sample_rate <= 0:
                 self.damaged = True
                 continue
-            time = self.end if frame.pts is None else frame.time
+            time = self.end if frame.time is None else frame.time
             if not np.isfinite(time):
                 time = 0.0
             self.end = time + frame.samples / frame.sample_rate
@@ -112,7 +112,7 @@ class SoundTrack:
 
     def _stretches(self, begin: float, end: float) -> list[tuple[float, list[av.AudioFrame]]]:
         """What is without a gap between two times: (time it starts at, frames of one form)."""
-        stretches = []
+        stretches: list[tuple[float, list[av.AudioFrame]]] = []
         follows, last_form = float("-inf"), None
         for time, stop, frame in self._frames:
             if time > end or stop < begin:
@@ -156,8 +156,8 @@ def _pieces(frame: av.AudioFrame, skipped: float) -> Iterator[tuple[float, av.Au
     offset = int(skipped)
     if offset:
         fifo.read(offset * rate)
-    while fifo.samples:
-        yield float(offset), fifo.read(rate, partial=True)
+    while (piece := fifo.read(rate, partial=True)) is not None:
+        yield float(offset), piece
         offset += 1
 
 

@@ -57,16 +57,16 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: float,
         if waveform is not None:
             audio = container.add_stream("aac", rate=sample_rate, layout="mono", options=_AAC)
             audio.bit_rate = _AUDIO_BIT_RATE
-            audio.thread_count = 1
+            audio.codec_context.thread_count = 1
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:
             samples = np.ascontiguousarray(waveform, np.float32)[None]
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            frame.sample_rate = sample_rate
-            frame.pts = 0
-            frame.time_base = fractions.Fraction(1, sample_rate)
-            container.mux(audio.encode(frame))
+            sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            sound.sample_rate = sample_rate
+            sound.pts = 0
+            sound.time_base = fractions.Fraction(1, sample_rate)
+            container.mux(audio.encode(sound))
             container.mux(audio.encode(None))

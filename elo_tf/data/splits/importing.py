@@ -210,7 +210,7 @@ def _check_counts(job: Import, listing: Listing) -> None:
 
 def _label_map(output: pathlib.Path, listing: Listing) -> list[str]:
     """The label map of all splits: that of the folder, which must fit, or else of the lists."""
-    labels = {video.label for video in listing.videos} - {None}
+    labels = {video.label for video in listing.videos if video.label is not None}
     names = sorted(labels) if listing.names is None else listing.names
     known = manifest.read_labels(output) if output.is_dir() else None
     if known is None or not names:

@@ -156,10 +156,10 @@ def read_ucf101(folder: str | os.PathLike, fold: int) -> Listing:
             videos.append(Listed(name.strip(), split, label,
                                  stem=without_suffix(os.path.basename(file))))
     notes = []
-    official_order = sorted(index, key=index.get)
-    for place, (ours, theirs) in enumerate(zip(sorted(index), official_order, strict=True)):
+    official_order = sorted(index, key=index.__getitem__)
+    for number, (ours, theirs) in enumerate(zip(sorted(index), official_order, strict=True)):
         if ours != theirs:
-            notes.append(f"label ids follow the sorted class names, not classInd.txt: id {place} "
+            notes.append(f"label ids follow the sorted class names, not classInd.txt: id {number} "
                          f"is {ours}, which has the number {index[ours]} there, counted from 1")
             break
     return Listing(videos, ("train", "test"), official=UCF101_COUNTS[fold], notes=notes)
@@ -242,8 +242,8 @@ def _kinetics_video(where: str, row: dict[str, str], path_format: str | None,
             raise UserError(f"--path_format={path_format} is not a format of {', '.join(fields)} "
                             f"({error}); give one such as {{label}}/{{youtube_id}}_{{start:06d}}_"
                             "{end:06d}.mp4") from error
-    times = (start, end) if whole_videos else (None, None)
-    return Listed(path, row["split"], label, *times, stem=None if path_format else stem,
+    return Listed(path, row["split"], label, start if whole_videos else None,
+                  end if whole_videos else None, None if path_format else stem,
                   case_matters=True)
 
 

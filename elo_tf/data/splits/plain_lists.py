@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from elo_tf.data import manifest, media
 from elo_tf.data.splits import official_lists as lists
@@ -48,7 +49,7 @@ def read_path_lists(source: str | os.PathLike,
     numbers = bool(labels) and all(re.fullmatch(r"\d+", label) for label in labels)
     notes = []
     # What a label in the list is called in the label map, in the map's order.
-    called = None
+    called: dict[Any, str] | None = None
     if class_names is not None:
         called = _class_names(class_names)
         if not numbers:
@@ -72,7 +73,7 @@ def read_path_lists(source: str | os.PathLike,
                                 f"{len(called)}, from {min(called)!r} to {max(called)!r}")
             label = called[key]
         videos.append(Listed(path, split, label))
-    return Listing(videos, list(files), called and list(called.values()), notes=notes)
+    return Listing(videos, list(files), list(called.values()) if called else None, notes=notes)
 
 
 def _split_files(source: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -107,7 +108,8 @@ def _path_lines(file: pathlib.Path) -> list[tuple[str, str, str | None]]:
         elif number == 1:
             continue  # A header.
         else:
-            path, label = re.fullmatch(r"(.*?)(?:[\s,]+([^\s,]+))?", line).groups("")
+            path, label = re.fullmatch(r"(.*?)(?:[\s,]+([^\s,]+))?", line).groups(  # type: ignore[union-attr]
+                "")  # Any line matches.
         if not path.strip():
             raise UserError(f"{where}: {line!r} is not a path and a label")
         # `path 0 -1` is how lists for pre-training say: all frames, no label.
@@ -124,9 +126,10 @@ def _class_names(path: str | os.PathLike) -> dict[int, str]:
     if not path.is_file():
         raise UserError(f"--class_names={path} does not exist; it lists one name a line")
     lines = [line for _, line in lists.read_lines(path)]
-    numbered = [re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines]
+    numbered = [match for match in (re.fullmatch(r"(\d+)[\s,]+(.+)", line) for line in lines)
+                if match]
     names = dict(enumerate(lines))
-    if lines and all(numbered):
+    if lines and len(numbered) == len(lines):
         places = [int(match[1]) for match in numbered]
         if places in (list(range(len(lines))), list(range(1, len(lines) + 1))):
             names = {place: match[2].strip() for place, match in zip(places, numbered, strict=True)}
