@@ -127,8 +127,9 @@ class Collection:
         """float32 [N, D], of norm 1; 0 for the mean itself."""
         centred = (features - self._mean).astype(np.float32)
         norm = np.linalg.norm(centred, axis=1, keepdims=True)
-        centred /= np.maximum(norm, np.finfo(np.float32).tiny)
-        return centred
+        # Below float32's rounding of the mean there is no direction, only noise.
+        nowhere = norm <= max(1e-6 * np.linalg.norm(self._mean), np.finfo(np.float32).tiny)
+        return np.where(nowhere, 0, centred / np.where(nowhere, 1, norm)).astype(np.float32)
 
     def _random(self, text: str, seed: int) -> list[Query]:
         count = text.removeprefix(RANDOM)
@@ -156,7 +157,7 @@ class Collection:
         near = difflib.get_close_matches(text, self._places, 3, 0.5)
         raise UserError(f"--query={text} is neither a file nor an id of the collection"
                         + (f" (near misses: {', '.join(near)})" if near else "")
-                        + "; ids are the first column of what bin/find prints")
+                        + "; ids are the column `id` of the embeddings")
 
     def _video(self, video: str) -> Query:
         return self._query(video, self._places[video])
