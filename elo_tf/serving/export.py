@@ -1,9 +1,12 @@
 """A trained RGB encoder as a SavedModel that needs none of this code.
 
-Everything between decoded (or JPEG) frames of any number and size and the embedding is in the
-graph: frame sampling, centre crop, resizing, normalisation, the encoder. The result loads with
-`tf.saved_model.load`, `hub.KerasLayer`, `saved_model_cli` and TensorFlow Serving, for which it
-also carries warm-up requests.
+It loads with `tf.saved_model.load`, `hub.KerasLayer`, `saved_model_cli` and TensorFlow Serving:
+
+    saved_model.pb, variables/                   what `module` computes
+    assets/labels.txt                            of `classify`: the names of its classes, one a line
+    assets.extra/tf_serving_warmup_requests      a request for each signature
+    assets.extra/provenance.json                 where it comes from, for programs
+    model_card.md                                the same for people
 """
 
 import json
@@ -17,108 +20,36 @@ import tensorflow as tf
 from absl import logging
 
 from elo_tf import files, provenance
-from elo_tf.data import decoding
 from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.errors import UserError
+from elo_tf.evaluation.heads import Head, digest, load_head
+from elo_tf.serving import model_card
+from elo_tf.serving.module import ClassifyingModule, EmbeddingModule
 from elo_tf.training import encoder_files
 
 WARMUP_FILE = "tf_serving_warmup_requests"
-
-
-class EmbeddingModule(tf.Module):
-    """Frames in, embedding out: the encoder with its preprocessing.
-
-    Frames of a clip (our choice): of T > `frames` input frames the centres of `frames` equal parts
-    of the clip are taken, index (2i + 1)T // (2 `frames`); T < `frames` input frames are looped,
-    index i mod T. Cropping to a centred square and resizing are those of the evaluation, by the
-    same code.
-    """
-
-    def __init__(self, encoder: tf.keras.Model, clip: ClipSpec, mean: float | list[float],
-                 scale: float | list[float]):
-        """Makes the module.
-
-        Args:
-          encoder: takes (pixels / 255 - mean) / scale, float32 [B, frames, size, size, 3].
-          clip: the clip's size.
-          mean: one number, or one for each colour.
-          scale: one number, or one for each colour.
-        """
-        super().__init__(name="elo_encoder")
-        self._clip, self._mean, self._scale = clip, tf.constant(mean), tf.constant(scale)
-        # Only the variables are tracked: a tracked Keras model would add its own traces.
-        self._variables = list(encoder.variables)
-        self._encode = lambda clips: encoder(clips, training=False)["embedding"]
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None, 3], tf.uint8, "frames")])
-    def __call__(self, frames: tf.Tensor) -> tf.Tensor:
-        """Embedding float32 [B, D] of frames uint8 [B, T, H, W, 3]."""
-        frames = _checked(frames, tf.reduce_min(tf.shape(frames)[1:4]),
-                          "a clip needs at least one frame of at least one pixel")
-        frames = self._sampled(frames)
-        shape = tf.shape(frames)
-        images = self._squared(tf.reshape(frames, tf.concat([[-1], shape[2:]], axis=0)))
-        return self._embedded(images, batch=shape[0], length=shape[1])
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.string, "frames")])
-    def from_jpeg(self, frames: tf.Tensor) -> tf.Tensor:
-        """Embedding float32 [B, D] of frames string [B, T], JPEG files of any sizes."""
-        frames = _checked(frames, tf.shape(frames)[1], "a clip needs at least one frame")
-        frames = self._sampled(frames)
-        shape = tf.shape(frames)
-        size = self._clip.size
-        images = tf.map_fn(
-            lambda x: self._squared(tf.io.decode_jpeg(
-                x, channels=3, dct_method="INTEGER_ACCURATE")[tf.newaxis])[0],
-            tf.reshape(frames, [-1]),
-            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
-        return self._embedded(images, batch=shape[0], length=shape[1])
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None, 3], tf.uint8, "frames")])
-    def embed(self, frames: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The signature `embed`: frames uint8 [B, T, H, W, 3]."""
-        return {"embedding": self(frames)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.string, "frames")])
-    def embed_jpeg(self, frames: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The signature `embed_jpeg`: frames string [B, T]."""
-        return {"embedding": self.from_jpeg(frames)}
-
-    def _sampled(self, frames: tf.Tensor) -> tf.Tensor:
-        """At most `frames` frames of [B, T, ...]; looping comes later, when they are small."""
-        total = tf.shape(frames)[1]
-        kept = tf.minimum(total, self._clip.frames)
-        return tf.gather(frames, (2 * tf.range(kept) + 1) * total // (2 * kept), axis=1)
-
-    def _squared(self, images: tf.Tensor) -> tf.Tensor:
-        """Centre square of images uint8 [N, H, W, 3], as uint8 [N, size, size, 3]."""
-        shape = tf.shape(images)
-        box = decoding.spread_box(shape[1], shape[2], self._clip)
-        images = tf.image.crop_to_bounding_box(images, box[0], box[1], box[2], box[3])
-        size = self._clip.size
-        return tf.ensure_shape(decoding.resize(images, size), [None, size, size, 3])
-
-    def _embedded(self, images: tf.Tensor, *, batch: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Embedding of images uint8 [B * t, size, size, 3], t <= `frames`."""
-        clip = self._clip
-        clips = tf.reshape(images, [batch, length, clip.size, clip.size, 3])
-        clips = tf.gather(clips, tf.range(clip.frames) % length, axis=1)
-        clips = (tf.cast(clips, tf.float32) / 255.0 - self._mean) / self._scale
-        return tf.cast(self._encode(clips), tf.float32)
+LABELS_FILE = "labels.txt"
 
 
 @gin.configurable
 def export_encoder(encoder_dir: str | os.PathLike, export_dir: str | os.PathLike, *,
+                   head_dir: str | os.PathLike | None = None,
+                   evaluation: str | os.PathLike | None = None,
                    version: int | None = None, warmup: bool = True) -> str:
     """Writes `<export_dir>/<version>/`, a SavedModel as TensorFlow Serving wants it.
 
     Signatures: `serving_default` and `embed` take frames uint8 [B, T, H, W, 3], any T >= 1 and any
-    H and W; `embed_jpeg` takes frames string [B, T]. Each returns embedding float32 [B, D].
+    H and W; `embed_jpeg` takes frames string [B, T]. Each returns embedding float32 [B, D]. With a
+    head, `classify` and `classify_jpeg` take the same and return probabilities float32 [B, C] and
+    labels string [B, C], the names of the classes in the order of the label map, in each row.
+    With a fine-tuned head the embedding too is that of the fine-tuned network.
     Must be called outside a distribution strategy's scope. The folder appears when it is whole.
 
     Args:
       encoder_dir: folder with `rgb.keras` and `clip.json`, as the pre-training writes it.
       export_dir: the served model's folder, whose name is the model's name.
+      head_dir: folder of a classifier of this encoder that an evaluation kept.
+      evaluation: evaluation.json of this encoder, or its folder, for the model card.
       version: the version's number; the next free one if None. An existing one is refused.
       warmup: whether to write warm-up requests, so that the first real one is not slow.
 
@@ -126,47 +57,56 @@ def export_encoder(encoder_dir: str | os.PathLike, export_dir: str | os.PathLike
       The path of the version's folder.
 
     Raises:
-      UserError: a file is missing or damaged, or the version exists.
+      UserError: a file is missing or damaged or of another encoder, or the version exists.
     """
     if tf.distribute.has_strategy():
         raise ValueError("export_encoder must be called outside a distribution strategy's scope")
-    encoder, clip, origin = _load(pathlib.Path(encoder_dir))
+    encoder_dir = pathlib.Path(encoder_dir)
+    encoder, clip, origin = _load(encoder_dir)
+    head = None if head_dir is None else load_head(head_dir, encoder_dir)
+    if head is not None:
+        encoder = _classified(encoder, head)
+    scores = None if evaluation is None else model_card.read_evaluation(evaluation, encoder_dir)
     export_dir = pathlib.Path(export_dir)
     export_dir.mkdir(parents=True, exist_ok=True)
     target = export_dir / str(_version(export_dir, version))
-    module = EmbeddingModule(encoder, clip, origin["mean"], origin["scale"])
     # A name that starts with a dot is no version for a server that watches the folder.
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=export_dir) as temporary:
         model_dir = pathlib.Path(temporary) / "model"
-        tf.saved_model.save(
-            module, str(model_dir),
-            signatures={"serving_default": module.embed, "embed": module.embed,
-                        "embed_jpeg": module.embed_jpeg})
+        if head is None:
+            module = EmbeddingModule(encoder, clip, origin["mean"], origin["scale"])
+        else:
+            labels = pathlib.Path(temporary) / LABELS_FILE
+            labels.write_text("".join(f"{x}\n" for x in head.facts.classes), encoding="utf-8")
+            module = ClassifyingModule(encoder, clip, origin["mean"], origin["scale"], head, labels)
+        tf.saved_model.save(module, str(model_dir), signatures=module.signatures())
+        size = int(encoder.output["embedding"].shape[-1])
         extra = model_dir / "assets.extra"
         files.write_atomic(extra / "provenance.json", json.dumps({
             "trained_by_commit": origin.get("commit", "unknown"),
             "config": origin.get("config", "unknown"),
+            "encoder": digest(encoder_dir / encoder_files.TRAINED),
             "exported_by_commit": provenance.commit(),
             "tensorflow": tf.__version__,
-            "embedding_size": int(encoder.output["embedding"].shape[-1]),
+            "embedding_size": size,
             "clip": {key: x for key, x in origin.items() if key not in ("commit", "config")},
+            "signatures": sorted(module.signatures()),
+            "head": None if head is None else {
+                "kind": head.facts.kind, "classes": len(head.facts.classes),
+                "test_accuracy": head.facts.test_accuracy, "commit": head.commit},
         }, indent=2) + "\n")
+        name = export_dir.resolve().name
         if warmup:
-            _write_warmup(extra / WARMUP_FILE, export_dir.resolve().name, clip)
+            _write_warmup(extra / WARMUP_FILE, name, clip, list(module.signatures()))
+        files.write_atomic(model_dir / model_card.FILE, model_card.model_card(
+            f"{name}, version {target.name}", encoder_dir, clip=clip, embedding=size,
+            parameters=encoder.count_params(), head=head, evaluation=scores))
         try:
             os.rename(model_dir, target)
         except OSError as error:
             raise _exists(target) from error
     logging.info("SavedModel: %s", target)
     return str(target)
-
-
-def _checked(frames: tf.Tensor, least: tf.Tensor, message: str) -> tf.Tensor:
-    """`frames`, once `least` >= 1 is known: later ops would fail first, and less clearly."""
-    check = tf.debugging.assert_greater_equal(
-        least, 1, message=f"frames: {message}", summarize=8)
-    with tf.control_dependencies([check]):
-        return tf.identity(frames)
 
 
 def _load(encoder_dir: pathlib.Path) -> tuple[tf.keras.Model, ClipSpec, dict]:
@@ -185,6 +125,17 @@ def _load(encoder_dir: pathlib.Path) -> tuple[tf.keras.Model, ClipSpec, dict]:
     return encoder, clip, origin
 
 
+def _classified(encoder: tf.keras.Model, head: Head) -> tf.keras.Model:
+    """The network whose embedding a head takes: its own one, or the encoder."""
+    if head.network is not None:
+        encoder = encoder_files.load_encoder(head.network)
+    size = encoder.output["embedding"].shape[-1]
+    if len(head.kernel) != size:
+        raise UserError(f"the classifier is for an embedding of {len(head.kernel)} numbers, and "
+                        f"the network gives {size}: evaluate this encoder, and export its own one")
+    return encoder
+
+
 def _version(export_dir: pathlib.Path, version: int | None) -> int:
     """The version asked for, if it is free, or the next free one."""
     if version is None:
@@ -200,20 +151,22 @@ def _exists(target: pathlib.Path) -> UserError:
     return UserError(f"{target} exists: leave the version out for the next free one, or remove it")
 
 
-def _write_warmup(path: pathlib.Path, model_name: str, clip: ClipSpec) -> None:
-    """One request for `embed` and one for `embed_jpeg`, of one grey clip each."""
+def _write_warmup(path: pathlib.Path, model_name: str, clip: ClipSpec,
+                  signatures: list[str]) -> None:
+    """A request of one grey clip for each signature."""
     # Imported here: it brings gRPC, which nothing else of the export needs.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     frames = np.full([1, clip.frames, clip.size, clip.size, 3], 128, np.uint8)
     jpeg = tf.io.encode_jpeg(frames[0, 0]).numpy()
-    inputs = {"embed": frames, "embed_jpeg": np.full([1, clip.frames], jpeg, dtype=object)}
+    jpegs = np.full([1, clip.frames], jpeg, dtype=object)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, value in inputs.items():
+        for signature in signatures:
             request = predict_pb2.PredictRequest()
             request.model_spec.name = model_name
             request.model_spec.signature_name = signature
-            request.inputs["frames"].CopyFrom(tf.make_tensor_proto(value))
+            request.inputs["frames"].CopyFrom(tf.make_tensor_proto(
+                jpegs if signature.endswith("_jpeg") else frames))
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
