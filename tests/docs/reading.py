@@ -48,8 +48,16 @@ class Block:
         """Its commands, each in one line, without comments."""
         if self.language != SHELL:
             return []
-        lines = re.sub(r"\\\n\s*", "", self.text).splitlines()
-        return [re.sub(r"\s+#.*", "", x).strip() for x in lines if x.strip() and x[0] != "#"]
+        found = [""]
+        for line in re.sub(r"\\\n\s*", "", self.text).splitlines():
+            found[-1] += line
+            try:
+                shlex.split(found[-1], comments=True)
+            except ValueError:  # A quote goes on in the next line.
+                found[-1] += "\n"
+            else:
+                found.append("")
+        return [x.strip() for line in found if (x := re.sub(r"\s+# .*|^#.*", "", line)).strip()]
 
 
 def blocks(page: pathlib.Path) -> list[Block]:

@@ -109,14 +109,15 @@ def run(place, module, *arguments):
 
 def test_the_pages_are_read_as_they_are_written(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("Text `--a`\n\n    python -m a.b --c=1 \\\n        --d  # why\n\n* item:\n\n"
-                    "      A.b = 1\n\n<!-- needs: a cluster -->\n\n```sh\nray start\n```\n\n"
+    page.write_text("Text `--a`\n\n    # first\n    python -m a.b --c=1 \\\n"
+                    "        --d '{\n    }'  # why\n\n* item:\n\n      A.b = 1\n\n"
+                    "<!-- needs: a cluster -->\n\n```sh\nray start\n```\n\n"
                     "<!-- file: x.py -->\n\n    import os\n\n    def f():\n        return os\n\n"
                     "    L = sum over {m}\n")
     found = reading.blocks(page)
     assert [(x.language, x.needs, x.file) for x in found] == [
         ("shell", "", ""), ("gin", "", ""), ("shell", "a cluster", ""), ("python", "", "x.py")]
-    assert found[0].commands == ["python -m a.b --c=1 --d"] and found[1].text == "A.b = 1\n"
+    assert found[0].commands == ["python -m a.b --c=1 --d '{\n}'"] and found[1].text == "A.b = 1\n"
     assert found[3].text.startswith("import os\n\ndef f():\n    return os\n")
     assert reading.spans(page) == [(1, "--a")]
     assert len(BLOCKS) > 25 and len(SPANS) > 300
@@ -303,6 +304,11 @@ def test_a_python_snippet_runs(block, place, request, monkeypatch):
     monkeypatch.chdir(place)
     names = given(block.text)
     last = tree.body[-1]
-    exec(compile(block.text, block.place, "exec"), names)
+    try:
+        exec(compile(block.text, block.place, "exec"), names)
+    except Exception as error:
+        raise AssertionError(
+            f"{block.place}: {error!r}: make it complete, or say before it <!-- needs: ... --> or "
+            "<!-- run by: tests/... -->") from error
     if isinstance(last, ast.Expr):  # What it shows is worth something.
         assert eval(ast.unparse(last.value), names) is not None
