@@ -178,10 +178,10 @@ def _training(run: RunFacts) -> Iterator[str]:
     yield from _table(["setting", "value"], [
         [title, UNKNOWN if (value := run.setting(name)) is None else value or "nothing"]
         for title, name in rows.items()])
-    if run.setting("pretrain.steps") and run.setting("pretrain.batch_size"):
-        steps, size = int(run.setting("pretrain.steps")), int(run.setting("pretrain.batch_size"))
+    steps, size = run.setting("pretrain.steps"), run.setting("pretrain.batch_size")
+    if steps and size:
         yield ""
-        yield f"So {steps * size:,} clips were drawn in all."
+        yield f"So {int(steps) * int(size):,} clips were drawn in all."
 
 
 def _losses(run: RunFacts) -> Iterator[str]:
@@ -272,11 +272,11 @@ def _evaluation(result: Mapping[str, Any] | None, head: Head | None) -> Iterator
 def _against_untrained(result: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Protocols by which the trained network is better, with intervals apart, and the others."""
     rows = {(x["network"], x["protocol"]): x for x in result["rows"] if x["n"] > 1}
-    better, other = [], []
+    better: list[str] = []
+    other: list[str] = []
     for protocol in _COMPARED:
-        pair = rows.get(("trained", protocol)), rows.get(("untrained", protocol))
-        if None not in pair:
-            trained, untrained = pair
+        trained, untrained = (rows.get((name, protocol)) for name in ("trained", "untrained"))
+        if trained and untrained:
             apart = (trained["mean"] - trained["interval"]
                      > untrained["mean"] + untrained["interval"])
             (better if apart else other).append(table.title(protocol))
@@ -308,8 +308,7 @@ def _limits(run: RunFacts, clip: ClipSpec, head: Head | None,
                "for anything else. How well they are calibrated was not measured.")
         if head.facts.windows * head.facts.crops > 1:
             yield (f"- The classifier was tested with {head.facts.windows * head.facts.crops} "
-                   "views of a video averaged; a request is one clip, and can be expected to do "
-                   "worse.")
+                   "views of a video averaged; a request is one clip, and may do worse.")
 
 
 def _origin(run: RunFacts, encoder_dir: pathlib.Path, head: Head | None) -> Iterator[str]:

@@ -101,7 +101,7 @@ def _settings(run_dir: pathlib.Path, config: str | None) -> dict[str, str] | Non
     texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
     if provenance.config_hash(texts[0]) != config:
         return None
-    found = {}
+    found: dict[str, str] = {}
     for text in texts:  # The second has what the code's defaults added.
         found.update(_BINDING.findall(text))
     return found
