@@ -9,20 +9,23 @@ answered, with exit code 0. docs/serving.md has requests, limits and metrics.
 """
 
 import os
-import pathlib
+import socket
 import sys
 
 from absl import flags, logging
 
 from elo_tf import cli
 from elo_tf.errors import UserError
+from elo_tf.serving import saved_model
 from elo_tf.serving.limits import Limits
 
 DEFAULT = Limits()
 MIB = 2**20
+BACKLOG = 1024
 
 MODEL_DIR = flags.DEFINE_string(
-    "model_dir", None, "The folder that bin/export wrote, with a folder for each version.",
+    "model_dir", None, "The folder that bin/export wrote, with a folder for each version, of "
+    "which the newest is served; or one of these.",
     required=True)
 PORT = flags.DEFINE_integer("port", 8080, "Port for HTTP; 0 takes a free one and prints it.",
                             lower_bound=0, upper_bound=65535)
@@ -69,6 +72,14 @@ def main(argv: list[str]) -> None:
     if limits.held_bytes < limits.body_bytes:
         raise UserError(f"--max_held_mb={MAX_HELD_MB.value} is less than --max_body_mb="
                         f"{MAX_BODY_MB.value}: raise or lower one")
+    saved_model.open_model(MODEL_DIR.value)
+    try:
+        listener = socket.create_server(
+            (HOST.value, PORT.value), backlog=BACKLOG,
+            family=socket.AF_INET6 if ":" in HOST.value else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"cannot listen on {HOST.value}, port {PORT.value} ({error.strerror}): "
+                        "give another --port or --host") from error
     # Imported here: these take seconds, which a wrong flag need not wait for.
     del sys.argv[1:]  # kserve would read flags of its own in them
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1":
@@ -78,12 +89,7 @@ def main(argv: list[str]) -> None:
     from elo_tf.serving.served_model import ServedModel
     from elo_tf.serving.service import Service
 
-    model = ServedModel(pathlib.Path(MODEL_DIR.value), MODEL_NAME.value)
-    try:
-        listener = server.bind(HOST.value, PORT.value)
-    except OSError as error:
-        raise UserError(f"cannot listen on {HOST.value}, port {PORT.value} ({error.strerror}): "
-                        "give another --port or --host") from error
+    model = ServedModel(MODEL_DIR.value, MODEL_NAME.value)
     host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
     address = f"http://{host}:{listener.getsockname()[1]}"
     if HOST.value not in ("127.0.0.1", "::1", "localhost"):

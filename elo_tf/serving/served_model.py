@@ -1,6 +1,7 @@
 """The SavedModel that is served: its newest version, its signatures, and calls of it."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import time
@@ -13,7 +14,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 from elo_tf.errors import UserError
-from elo_tf.serving import metrics
+from elo_tf.serving import metrics, saved_model
 from elo_tf.serving.limits import RequestError
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -38,43 +39,24 @@ class Signature:
     outputs: Mapping[str, tf.TensorSpec]
 
 
-def newest_version(model_dir: pathlib.Path) -> pathlib.Path:
-    """The folder of the highest number below a served model's folder.
-
-    Raises:
-      UserError: there is none.
-    """
-    if (model_dir / "saved_model.pb").is_file():
-        raise UserError(f"{model_dir} is one version of a model: give the folder above it, "
-                        f"--model_dir={model_dir.parent}")
-    if not model_dir.is_dir():
-        raise UserError(f"there is no folder {model_dir}: give the one that bin/export wrote")
-    versions = [x for x in model_dir.iterdir()
-                if x.name.isdecimal() and (x / "saved_model.pb").is_file()]
-    if not versions:
-        raise UserError(f"{model_dir} has no version of a model, such as {model_dir}/1/"
-                        "saved_model.pb: give the folder that bin/export wrote")
-    return max(versions, key=lambda x: int(x.name))
-
-
 class ServedModel:
     """One version of a SavedModel, called by the names of its signatures.
 
     Calls go to the functions that were exported, whose shapes are open: nothing is traced here.
     """
 
-    def __init__(self, model_dir: pathlib.Path, name: str | None = None):
+    def __init__(self, model_dir: str | os.PathLike, name: str | None = None):
         """Finds the newest version; `load` loads it.
 
         Args:
-          model_dir: with a folder for each version.
-          name: of the model in requests; that of the folder if None.
+          model_dir: with a folder for each version, or one of these.
+          name: of the model in requests; that of the folder of all versions if None.
 
         Raises:
           UserError: there is no version.
         """
-        self.path = newest_version(model_dir)
-        self.name = name or model_dir.resolve().name
+        self.path = saved_model.open_model(model_dir).folder
+        self.name = name or self.path.parent.name
         self.version = self.path.name
         self.signatures: dict[str, Signature] = {}
         self.signature_def: dict = {}

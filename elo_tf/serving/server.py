@@ -362,13 +362,3 @@ async def _refused(request: Request, error: Exception) -> Response:
                                       f"{error.detail}"}, error.status_code, error.headers)
     logging.error("a fault of the server's", exc_info=error)
     return JSONResponse({"error": "a fault of the server's; its log says more"}, 500)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on one address.
-
-    Raises:
-      OSError: the address is taken, or is none of this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)

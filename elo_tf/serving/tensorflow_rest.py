@@ -100,11 +100,10 @@ def _array(value: Any, spec: tf.TensorSpec, limits: Limits) -> np.ndarray:
     return tensors.encoded_frames(files, limits)
 
 
-def _json(value: np.ndarray) -> Any:
+def _json(value: Any) -> Any:
     """An array of one clip as orjson takes it; strings are text."""
-    value = np.asarray(value)
-    if value.dtype != object:
-        return np.ascontiguousarray(value)
-    if not value.ndim:
-        return value.item().decode(errors="replace")
-    return [_json(x) for x in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return [_json(x) for x in value]
+    return np.ascontiguousarray(value)
