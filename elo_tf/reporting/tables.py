@@ -40,7 +40,7 @@ METHODS = {
     "relative_patch": "Relative patch position"}
 
 SEARCHES = MappingProxyType({
-    "elo": "docs/results/study/cma_es/best_loss.gin",
+    "elo": "docs/results/mini/search/elo/best_loss.gin",
     "elo_weak": "docs/results/mini/search/elo_weak/best_loss.gin",
     "elo_no_distillation": "docs/results/mini/search/elo_no_distillation/best_loss.gin"})
 CLIPS = MappingProxyType({"unlabelled": 1200, "train": 480, "test": 800})
@@ -174,12 +174,12 @@ def read_tables(folder: str | os.PathLike, plan: Plan,
       UserError: a file is there but cannot be read.
     """
     folder = pathlib.Path(folder)
-    evaluations = {}
+    evaluations: dict[str, dict[str, Any]] = {}
 
     def found(row: str, **options: Any) -> list[dict[str, Any]]:
         names = [run_name(row, seed, **options) for seed in plan.seeds]
-        known = {name: _read(folder / "evaluate" / name / EVALUATION) for name in names}
-        known = {name: x for name, x in known.items() if x is not None}
+        known = {name: x for name in names
+                 if (x := _read(folder / "evaluate" / name / EVALUATION)) is not None}
         evaluations.update(known)
         return list(known.values())
 
@@ -215,7 +215,8 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
         for row in evaluation["rows"]:
             if row["network"] == "trained":
                 values.setdefault(row["protocol"], []).append(row["mean"])
-    return {protocol: Score.of(x) for protocol, x in values.items()}
+    return {protocol: score for protocol, x in values.items()
+            if (score := Score.of(x)) is not None}
 
 
 def _label_curves(name: str, evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -226,7 +227,8 @@ def _label_curves(name: str, evaluations: Sequence[Mapping[str, Any]]) -> list[C
                 own = values.setdefault(curve["protocol"], {})
                 for clips, mean in zip(curve["clips"], curve["mean"], strict=True):
                     own.setdefault(clips, []).append(mean)
-    return [Curve(name, protocol, tuple(sorted(x)), tuple(Score.of(x[n]) for n in sorted(x)))
+    return [Curve(name, protocol, tuple(sorted(x)), tuple(
+        score for n in sorted(x) if (score := Score.of(x[n])) is not None))
             for protocol, x in values.items()]
 
 

@@ -45,7 +45,7 @@ def test_a_job_for_every_method_and_seed(tmp_path):
     assert by_title["ImageNet, seed 1"].not_run == "not run: no weights file given"
     # The searched loss last, so that nothing takes its place.
     files = [x for x in by_title["ELo, seed 1"].steps[0].command if x.startswith("--gin_file")]
-    assert files[-1] == f"--gin_file={ROOT}/docs/results/study/cma_es/best_loss.gin"
+    assert files[-1] == f"--gin_file={ROOT}/docs/results/mini/search/elo/best_loss.gin"
     few = by_title["ELo, seed 1, 5% of the unlabelled clips"]
     assert "--gin_bindings=Records.heldout_percent = 95" in few.steps[0].command
     assert "--gin_bindings=evaluate.protocols = (@LinearProtocol(),)" in few.steps[1].command
