@@ -21,7 +21,7 @@ SHELL, GIN, PYTHON, TEXT = "shell", "gin", "python", "text"
 FENCES = {"sh": SHELL, "bash": SHELL, "shell": SHELL, "console": SHELL, "python": PYTHON,
           "py": PYTHON, "gin": GIN}
 PROGRAM = re.compile(
-    r"(\w+=\S+ )*(python|make|pip|docker|curl|tensorboard|saved_model_cli|bazel|elo-\w+|apt-get|"
+    r"(\w+=\S+ )*(python|make|pip|docker|curl|tensorboard|saved_model_cli|bazel|elo-[\w-]+|apt-get|"
     r"git|ray|\.|\.venv/bin/\w+)( |$)")
 BINDING = re.compile(r"(\w+/)?\w+\.\w+ =")
 MARK = re.compile(r"<!-- (file|needs|run by): (.+?) -->")
@@ -73,7 +73,8 @@ def blocks(page: pathlib.Path) -> list[Block]:
             while not lines[i].strip().startswith("```"):
                 i += 1
             text = "\n".join(lines[first + 1:i])
-        elif lines[i].startswith("    ") and (first == 0 or not lines[first - 1].strip()):
+        elif lines[i].startswith("    ") and (
+                first == 0 or not lines[first - 1].strip() or MARK.match(lines[first - 1])):
             while i + 1 < len(lines) and (lines[i + 1].startswith("    ") or (
                     not lines[i + 1].strip() and any(
                         x.startswith("    ") for x in lines[i + 2:i + 4] if x.strip())

@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_every_command_and_binding_is_taken_by_its_program(place):
             # Without arguments it is only mentioned.
             asked["commands"].append((where, program, arguments or ["..."]))
         elif program.startswith("elo-"):
-            asked["commands"].append((where, entry_points()[program], arguments or ["..."]))
+            asked["commands"].append((where, installed(program), arguments or ["..."]))
         elif program != "." and pathlib.Path(program).name not in OTHERS | {"python"}:
             wrong.append((where, f"{program} is not known"))
     asked["gin"] = [(x.place, x.text) for x in BLOCKS if x.language == "gin" and not x.file]
@@ -158,12 +159,13 @@ def test_every_command_and_binding_is_taken_by_its_program(place):
     assert not wrong, "\n".join(f"{where}: {what}" for where, what in wrong)
 
 
-def entry_points():
-    """The module behind each program that an installation has, from pyproject.toml."""
-    import tomllib
-
+def installed(program):
+    """The module behind a command that an installation has, such as elo-search."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    return {name: target.partition(":")[0] for name, target in scripts.items()}
+    assert program in scripts, f"an installation has no {program}"
+    name = program.removeprefix("elo-").replace("-", "_")
+    return next(module for module in (f"elo_tf.bin.{name}", f"tools.{name}")
+                if (ROOT / f"{module.replace('.', '/')}.py").is_file())
 
 
 def test_every_command_of_a_block_is_run_by_a_test_or_says_what_it_needs():
@@ -179,7 +181,7 @@ def test_every_command_of_a_block_is_run_by_a_test_or_says_what_it_needs():
                 missing += [(block.place, f"make {x}") for x in arguments
                             if "=" not in x and x not in BY_HAND]
             elif program.startswith("elo-"):
-                missing += [(block.place, program)] * (entry_points()[program] not in RUN_BY)
+                missing += [(block.place, program)] * (installed(program) not in RUN_BY)
             elif program not in RUN_BY and program != ".":
                 missing.append((block.place, program))
     assert not missing, (
@@ -197,13 +199,16 @@ def test_the_test_that_is_to_run_a_program_names_it(module):
     assert re.search(rf"\b{name}\b", path.read_text()), f"{path} does not run {module}"
 
 
-def test_flags_in_the_text_exist():
+def test_flags_and_installed_commands_in_the_text_exist():
     known = set(FOREIGN_FLAGS)
     for path in [x for folder in ("elo_tf", "tools", "benchmarks")
                  for x in (ROOT / folder).rglob("*.py")]:
         known.update(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", path.read_text()))
     flags = [(where, x) for where, text in SPANS if text.startswith("--")
              for x in re.findall(r"(?:^|\s)--(\w+)", text)]
+    for _, text in SPANS:
+        if re.fullmatch(r"elo-[\w-]+", text):
+            assert installed(text)
     assert len(flags) > 20
     assert not [(where, x) for where, x in flags
                 if x not in known and x.removeprefix("no") not in known]
@@ -257,7 +262,7 @@ def served(place):
     run(place, "elo_tf.bin.initial", "--run_dir=pretrain", "--gin_file=my.gin")
     if export.startswith("elo-"):
         program, arguments = reading.words(export)
-        run(place, entry_points()[program], *arguments)
+        run(place, installed(program), *arguments)
     else:
         run(place, *[reading.words(export)[0], *reading.words(export)[1]])
     assert (place / "export" / "elo" / "1" / "saved_model.pb").is_file()
