@@ -86,11 +86,12 @@ class Collection:
         Raises:
           UserError: there is no row but the query's own.
         """
-        other = np.array([row["video"] not in query.videos for row in self.stored.rows])
-        if not other.any():
+        own = [place for video in query.videos for place in self._places[video]]
+        places = np.delete(np.arange(len(self.stored.rows)), own)
+        if not len(places):
             raise UserError(f"the collection holds nothing but {query.id} itself")
-        similarities = self._directions[other] @ self._direction(query.feature[np.newaxis])[0]
-        places = np.flatnonzero(other)
+        direction = self._direction(query.feature[np.newaxis])[0]
+        similarities = (self._directions @ direction)[places]
         order = np.argsort(-similarities, kind="stable")[:top]
         return Found(query, [
             Neighbour(self.stored.rows[places[i]], float(similarities[i])) for i in order],
@@ -125,11 +126,12 @@ class Collection:
 
     def _direction(self, features: np.ndarray) -> np.ndarray:
         """float32 [N, D], of norm 1; 0 for the mean itself."""
-        centred = (features - self._mean).astype(np.float32)
+        centred = features - self._mean.astype(np.float32)
         norm = np.linalg.norm(centred, axis=1, keepdims=True)
         # Below float32's rounding of the mean there is no direction, only noise.
         nowhere = norm <= max(1e-6 * np.linalg.norm(self._mean), np.finfo(np.float32).tiny)
-        return np.where(nowhere, 0, centred / np.where(nowhere, 1, norm)).astype(np.float32)
+        centred /= np.where(nowhere, np.inf, norm)
+        return centred
 
     def _random(self, text: str, seed: int) -> list[Query]:
         count = text.removeprefix(RANDOM)

@@ -20,6 +20,7 @@ from av.video.reformatter import Interpolation
 from elo_tf.data import conversion
 from elo_tf.errors import UserError
 from elo_tf.serving import embedding_store, embeddings, saved_model, video_windows
+from tests.docs import reading
 from tests.serving.conftest import CROP, FPS, FRAMES, SIZE, make_video
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -114,6 +115,16 @@ def test_array_has_the_rows_of_the_table(embedded):
     array, ids = np.load(output / "embeddings.npy"), pd.read_csv(output / "ids.csv")
     assert array.dtype == np.float32 and ids["id"].tolist() == GOOD
     np.testing.assert_array_equal(array, matrix(output))
+
+
+def test_the_page_says_how_to_read_it(embedded, tmp_path, monkeypatch):
+    [snippet] = [x for x in reading.blocks(ROOT / "docs" / "find.md") if x.language == "python"]
+    (tmp_path / "embeddings").symlink_to(embedded[0])
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(snippet.text, snippet.place, "exec"), names)
+    np.testing.assert_array_equal(names["features"], matrix(embedded[0]))
+    assert names["table"]["folder"].tolist() == ["a", "a", "b", "b", "b", ""]
 
 
 def test_workers_and_batches_do_not_matter(exported, videos, embedded, tmp_path):
