@@ -9,14 +9,13 @@ on where it stopped.
 
 import json
 import pathlib
-import shlex
 import subprocess
 import sys
 import time
 
 from absl import flags
 
-from elo_tf import cli
+from elo_tf import cli, programs
 from elo_tf.errors import UserError
 
 OUTPUT = flags.DEFINE_string("output", "demo", "Folder for everything that the demo makes.")
@@ -24,23 +23,23 @@ VIDEOS = flags.DEFINE_string(
     "videos", "", "Folder of your own videos; by default a set is made, with labels to test on.")
 WORKERS = flags.DEFINE_integer("workers", 2, "Processes that convert videos.", lower_bound=1)
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-GIN = "--gin_file=gin/demo.gin"
+GIN = "--gin_file=demo.gin"
 CLUSTERS = 12  # the classes of the videos that the demo makes
 CLIPS_PER_CLUSTER = 4
 HELDOUT_PERCENT = 20  # Records.heldout_percent
 NOTABLE = 0.1  # a loss of more than this weight must have fallen
 
 
-def run(title: str, *command: str) -> None:
+def run(title: str, program: str, *arguments: str) -> None:
     """Runs one program and shows its output.
 
     Raises:
       UserError: if it fails; it has then said why.
     """
-    print(f"\n=== {title}\n$ python -m {shlex.join(command)}", flush=True)
+    print(f"\n=== {title}\n$ {programs.shown(program, *arguments)}", flush=True)
     started = time.monotonic()
-    code = subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, "-m", programs.module(program), *arguments],
+                          cwd=programs.CHECKOUT).returncode
     if code:
         raise UserError(f"the step '{title}' ended with exit code {code}; what it printed is above")
     print(f"    {time.monotonic() - started:.0f} s", flush=True)
@@ -107,7 +106,9 @@ def main(argv: list[str]) -> None:
     else:
         run("evaluate the frozen features", "elo_tf.bin.evaluate", encoder, data,
             f"--run_dir={folder['evaluate']}")
-    run("export the network", "elo_tf.bin.export", encoder, f"--run_dir={folder['export']}")
+    run("export the network", "elo_tf.bin.export", encoder, f"--run_dir={folder['export']}",
+        *(() if own else (f"--head={folder['evaluate'] / 'heads' / 'linear'}",
+                          f"--evaluation={folder['evaluate']}")))
     run("write the report", "elo_tf.bin.report", data, f"--search={folder['search']}",
         f"--pretrain={folder['pretrain']}", f"--evaluation={folder['evaluate']}",
         f"--export_dir={folder['export'] / 'elo'}", f"--run_dir={folder['report']}")
