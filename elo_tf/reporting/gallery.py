@@ -61,8 +61,10 @@ def _place(shown: Query | Neighbour) -> tuple[str, float, float]:
 
 def _strips(found: Sequence[Found], workers: int) -> dict[tuple[str, float, float], Markup]:
     """The strip of each video, which is drawn once."""
-    places = list(dict.fromkeys(
-        _place(x) for one in found for x in (one.query, *one.neighbours)))
+    shown: list[Query | Neighbour] = []
+    for one in found:
+        shown += [one.query, *one.neighbours]
+    places = list(dict.fromkeys(map(_place, shown)))
     drawn = cli.progress(film_strips.film_strips(places, workers), total=len(places),
                          desc="film strips", unit="video")
     return {place: _strip(place[0], strip) for place, strip in zip(places, drawn, strict=True)}
@@ -85,10 +87,11 @@ def _section(found: Found, strips: dict[tuple[str, float, float], Markup]) -> Ma
         f"<h3>{_name(x.row['id'])}</h3></div>{strips[_place(x)]}</li>"
         for rank, x in enumerate(found.neighbours, 1))
     about = page.paragraph(Markup("<b>Query</b>, "), f"{query.start:.1f} to {query.end:.1f} s")
-    about += page.note("median of the collection: ", page.number(found.median, ".3f"))
+    median = page.note("median of the collection: ", page.number(found.median, ".3f"))
     return page.section(
         _name(query.id), Markup(
-            f'<div class="query"><div class="about">{about}</div>{strips[_place(query)]}</div>'
+            f'<div class="query"><div class="about">{about}{median}</div>'
+            f'{strips[_place(query)]}</div>'
             f'<ol class="near-list">{items}</ol>'))
 
 

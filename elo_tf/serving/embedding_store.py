@@ -206,7 +206,9 @@ class Store:
             files.write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
     def _save(self) -> dict[str, Any]:
-        rows, clips, videos, damaged = 0, 0, set(), set()
+        rows = clips = 0
+        videos: set[str] = set()
+        damaged: set[str] = set()
         for path in shard_paths(self.folder):
             table = _read(path, ["video", "clips", "status"]).to_pydict()
             rows += len(table["video"])

@@ -9,7 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def embed_folder(model_dir: str, source: str, output: str, *, clips: Clips, effo
 
 
 def embed_videos(entries: Sequence[manifest.Entry], model: saved_model.SavedModel, clips: Clips,
-                 effort: Effort) -> Iterator[Video]:
+                 effort: Effort) -> Generator[Video, None, None]:
     """Embeds some videos.
 
     Args:

@@ -6,7 +6,8 @@ length and a second time for its clips.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -86,7 +87,8 @@ def read_windows(job: Job) -> Iterator[Window | None]:
       MediaError: with the reason, if the file cannot be used.
     """
     declared, indexed = _declared(job)
-    clips, whole, error = [], False, None
+    clips: list[Window] = []
+    whole, error = False, None
     if declared is not None:
         clips, whole, error = _cut(job, declared, indexed)
     if not whole:
@@ -98,7 +100,7 @@ def read_windows(job: Job) -> Iterator[Window | None]:
         except media.MediaError as failed:
             error = failed
     if not clips:
-        raise error
+        raise error or media.MediaError("undecodable", "nothing of it is shown")
     for clip in clips:
         clip.damaged |= error is not None
         yield clip
@@ -117,7 +119,7 @@ def _declared(job: Job) -> tuple[int | None, bool]:
     return (int((seconds + _TOLERANCE) * job.fps) if seconds > 0 else None), indexed
 
 
-def _count(job: Job) -> Iterator[None]:
+def _count(job: Job) -> Generator[None, None, int]:
     """Decodes all of the video and returns how many frames it has, of which the last may be short.
 
     Yields:
@@ -165,18 +167,18 @@ def _cut(job: Job, known: int, indexed: bool
 def _decode(job: Job, first: int, stride: int, count: int,
             indexed: bool) -> Iterator[media.DecodedClip]:
     """The clips that begin at frame `first + i * stride`."""
-    options = {"fps": job.fps, "min_side": job.side, "min_frames": 1, "limits": job.limits}
+    decode = functools.partial(media.decode_clips, job.path, fps=job.fps, min_side=job.side,
+                               min_frames=1, limits=job.limits)
     begin, seconds = (job.start or 0.0) + first / job.fps, job.frames / job.fps
     stop = float("inf") if job.end is None else job.end
     if count > 1 and indexed and stride / job.fps > _SEEK_OVER:
         for index in range(count):
             start = begin + index * stride / job.fps
-            yield from media.decode_clips(
-                job.path, start=start, end=min(start + seconds, stop), **options)
+            yield from decode(start=start, end=min(start + seconds, stop))
         return
-    yield from media.decode_clips(
-        job.path, start=begin, end=min(begin + (count - 1) * stride / job.fps + seconds, stop),
-        clip_seconds=seconds, stride_seconds=stride / job.fps, **options)
+    yield from decode(
+        start=begin, end=min(begin + (count - 1) * stride / job.fps + seconds, stop),
+        clip_seconds=seconds, stride_seconds=stride / job.fps)
 
 
 def _window(job: Job, clip: media.DecodedClip) -> Window:
