@@ -15,7 +15,7 @@ import sys
 from absl import flags, logging
 
 from elo_tf import cli
-from elo_tf.errors import UserError
+from elo_tf.errors import Stopped, UserError
 from elo_tf.serving import saved_model
 from elo_tf.serving.limits import Limits
 
@@ -96,13 +96,16 @@ def main(argv: list[str]) -> None:
         logging.warning("anyone who reaches %s may send requests: there is no authentication",
                         HOST.value)
     print(f"{address}: loading {model.path}", flush=True)
-    server.Server(
+    lost = server.Server(
         lambda: Service(model, limits, batch_size=MAX_BATCH_SIZE.value,
                         batch_timeout=BATCH_TIMEOUT_MS.value / 1000),
         listener, grace=GRACE_SECONDS.value,
         grpc_address=f"{host}:{GRPC_PORT.value}" if GRPC_PORT.value else None,
         on_ready=lambda: print(f"{address}: {model.name}, version {model.version}, is ready",
                                flush=True)).start()
+    if lost:
+        raise Stopped(f"stopped; {lost} requests were not answered within {GRACE_SECONDS.value} s "
+                      "(--grace_seconds)", 1)
     print("stopped; every accepted request is answered", flush=True)
 
 

@@ -43,7 +43,7 @@ class _Waiting:
 class Batcher:
     """Groups clips and calls the model; made and used in one event loop."""
 
-    def __init__(self, call: Callable[[Hashable, list[Any]], list[Any]], *, batch_size: int,
+    def __init__(self, call: Callable[[Any, list[Any]], list[Any]], *, batch_size: int,
                  timeout: float, queue: int, batch_bytes: int):
         """Starts to wait for clips.
 
@@ -153,7 +153,8 @@ class Batcher:
 
     def _take(self, queue: collections.deque[_Waiting]) -> list[_Waiting]:
         """The first clips of a queue, but those whose requests are gone."""
-        key, batch, size = queue[0].clip.key, [], 0
+        key, size = queue[0].clip.key, 0
+        batch: list[_Waiting] = []
         while queue and len(batch) < self._batch_size:
             if not queue[0].result.done():
                 size += queue[0].clip.size

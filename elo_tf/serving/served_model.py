@@ -6,6 +6,7 @@ import pathlib
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -60,7 +61,7 @@ class ServedModel:
         self.version = self.path.name
         self.signatures: dict[str, Signature] = {}
         self.signature_def: dict = {}
-        self._model = None
+        self._model: Any = None
 
     def load(self) -> None:
         """Loads the model.

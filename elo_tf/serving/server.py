@@ -146,6 +146,7 @@ class _RestServer(rest_server.RESTServer):
                                      server_header=False)
         self._server = uvicorn.Server(self.config)
         self._service, self._listener = service, listener
+        self.lost = 0  # requests that had not ended when the time of grace was over
         self._register_endpoints(app)
         for kind in (starlette.exceptions.HTTPException, Exception):
             app.add_exception_handler(kind, _refused)
@@ -169,7 +170,7 @@ class _RestServer(rest_server.RESTServer):
                 ("/v2/health/live", "GET", self._v2_live),
                 ("/v2/health/ready", "GET", self._v2_ready), (two, "GET", self._v2_metadata),
                 (two + "/ready", "GET", self._model_ready), (two + "/infer", "POST", self._v2)):
-            wrapped = endpoint if method == "GET" and path == "/metrics" else _answered(endpoint)
+            wrapped = _answered(endpoint)
             app.add_route(path, wrapped, methods=[method])
             if "{model}" in path:
                 app.add_route(path.replace("{model}", "{model}" + version), wrapped,
@@ -261,6 +262,10 @@ class _RestServer(rest_server.RESTServer):
         except starlette.requests.ClientDisconnect:
             status = 499
             return Response(status_code=status)  # nobody hears it
+        except asyncio.CancelledError as error:  # the time of grace is over
+            status = 503
+            self.lost += 1
+            raise RequestError("the server stops", status, retry_after=5) from error
         finally:
             timed.finish(status)
 
@@ -285,8 +290,11 @@ class Server(model_server.ModelServer):
         self._grpc_address, self._on_ready = grpc_address, on_ready
         self._stopping = False
 
-    def start(self, models: None = None) -> None:
+    def start(self, models: None = None) -> int:
         """Serves until a signal; open requests are answered before it returns.
+
+        Returns:
+          How many were not, for the time of grace was over.
 
         Raises:
           UserError: the model cannot be loaded.
@@ -295,7 +303,7 @@ class Server(model_server.ModelServer):
             # Every wrong request would be logged, with a traceback.
             logging.logging.getLogger(name).setLevel("CRITICAL")
         self.register_signal_handler()
-        asyncio.run(self._serve())
+        return asyncio.run(self._serve())
 
     def stop(self, sig: int = signal.SIGTERM) -> None:
         """Ends `start`; uvicorn calls this too, after its own end, with the signal that it got."""
@@ -303,7 +311,7 @@ class Server(model_server.ModelServer):
         if self._rest_server:
             self._rest_server.stop()
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> int:
         service = self._make_service()
         self.register_model(_Model(service))
         self.dataplane = _DataPlane(self.registered_models, service)
@@ -327,6 +335,7 @@ class Server(model_server.ModelServer):
         for error in ends:
             if isinstance(error, Exception):
                 raise error
+        return self._rest_server.lost
 
     async def _load(self, service: Service) -> None:
         try:

@@ -67,7 +67,7 @@ class Service:
         if name != self.model.name:
             raise RequestError(f"there is no model {name[:60]!r}; {self.model.name} is served",
                                status=404)
-        if version not in (None, "", self.model.version):
+        if version and version != self.model.version:
             raise RequestError(f"there is no version {version[:60]!r} of {name}; "
                                f"{self.model.version} is served", status=404)
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from tests.docs import reading
 from tests.serving import servers
 from tests.serving.servers import V1, V2, b64, v1_jpeg, v2_binary, v2_jpeg, v2_raw
 
@@ -153,6 +155,30 @@ def test_status_metadata_and_health(server):
     assert sorted(outputs, key=lambda x: x["name"]) == [
         {"name": name, "datatype": datatype, "shape": [-1, 3]}
         for name, datatype in (("labels", "BYTES"), ("probabilities", "FP32"))]
+
+
+def test_what_the_documentation_sends(server, direct, clips, tmp_path, monkeypatch):
+    blocks = [x for x in reading.blocks(servers.ROOT / "docs" / "serving.md") if x.run_by]
+    assert [x.language for x in blocks] == ["shell", "python", "python"]
+    (tmp_path / "frames").mkdir()
+    for number, content in enumerate(clips[0]):
+        (tmp_path / "frames" / f"{number}.jpg").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    texts = [x.text.replace("localhost:8080", f"127.0.0.1:{server.port}") for x in blocks]
+    names: dict = {}
+    for text in texts[1:]:
+        exec(text, names)
+    np.testing.assert_allclose(names["embedding"], direct("embed_jpeg", clips[:1])["embedding"][0],
+                               atol=1e-5)
+    np.testing.assert_allclose(names["embeddings"], direct("embed", names["frames"])["embedding"],
+                               atol=1e-5)
+    if shutil.which("curl") is None:
+        pytest.skip("the commands with curl were not run: there is none")
+    status, predicted = (
+        json.loads(subprocess.run(["bash", "-c", x.replace("curl", "curl -sS")], check=True,
+                                  capture_output=True, timeout=60).stdout)
+        for x in texts[0].splitlines())
+    assert status["ready"] and np.shape(predicted["predictions"]) == (1, 5)
 
 
 def changed(document, **changes):
