@@ -30,11 +30,10 @@ an error.
 """
 
 import pathlib
-import shlex
 
 from absl import flags
 
-from elo_tf import cli
+from elo_tf import cli, programs
 from elo_tf.data import splits
 from elo_tf.errors import UserError
 
@@ -74,9 +73,9 @@ def commands(imported: splits.Imported, videos: str) -> list[str]:
     inputs = {count.split: count.path for count in imported.counts if count.path is not None}
     if imported.unlabelled is not None:
         inputs = {splits.UNLABELLED: imported.unlabelled, **inputs}
-    return [shlex.join(["python", "-m", "tools.convert_videos", f"--input={path}",
-                        f"--video_root={videos}", f"--split={split}",
-                        f"--output={pathlib.Path('records', imported.name)}"])
+    return [programs.shown("tools.convert_videos", f"--input={path}", f"--video_root={videos}",
+                           f"--split={split}",
+                           f"--output={pathlib.Path('records', imported.name)}")
             for split, path in inputs.items()]
 
 

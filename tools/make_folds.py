@@ -14,11 +14,10 @@ are: convert with --video_root, the folder that they are relative to.
 """
 
 import pathlib
-import shlex
 
 from absl import flags
 
-from elo_tf import cli
+from elo_tf import cli, programs
 from elo_tf.data.splits import folds
 
 _INPUT = flags.DEFINE_string(
@@ -36,11 +35,10 @@ def main(_: list[str]) -> None:
         print(f"{split:12} {count:6} videos")
     print("\nNext, convert them:")
     for split in counts:
-        print("  " + shlex.join((
-            "python", "-m", "tools.convert_videos",
-            f"--input={pathlib.Path(_OUTPUT.value, f'{split}.csv')}",
+        print("  " + programs.shown(
+            "tools.convert_videos", f"--input={pathlib.Path(_OUTPUT.value, f'{split}.csv')}",
             f"--video_root={pathlib.Path(_INPUT.value).parent}", f"--split={split}",
-            "--output=records")))
+            "--output=records"))
 
 
 if __name__ == "__main__":

@@ -16,15 +16,15 @@ from types import MappingProxyType
 import gin
 from absl import flags, logging
 
-from elo_tf import files
+from elo_tf import files, programs
 from elo_tf.bin import (
     gin_checks,
     registered,  # noqa: F401  (imports all that gin can name)
 )
 from elo_tf.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-DEFAULTS = ROOT / "gin" / "defaults.gin"
+ROOT = programs.CHECKOUT or pathlib.Path.cwd()
+DEFAULTS = programs.GIN / "defaults.gin"
 CONFIG = "config.gin"
 OPERATIVE_CONFIG = "operative_config.gin"
 NEEDS_RECORDS = MappingProxyType(
@@ -93,10 +93,10 @@ def parse(gin_files: list[str], bindings: list[str]) -> None:
     Raises:
       UserError: naming the file and what is wrong with it, with near misses for a name.
     """
-    gin.add_config_file_search_path(str(ROOT / "gin"))
+    gin.add_config_file_search_path(str(programs.GIN))
     for path in gin_files:
-        if not (pathlib.Path(path).is_file() or (ROOT / "gin" / path).is_file()):
-            raise UserError(f"no gin file {path} (looked here and in {ROOT / 'gin'})")
+        if not (pathlib.Path(path).is_file() or (programs.GIN / path).is_file()):
+            raise UserError(f"no gin file {path} (looked here and in {programs.GIN})")
     with _without_gins_own_log():
         for path in [str(DEFAULTS), *gin_files]:
             _read(gin.parse_config_file, path, path)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from elo_tf import programs
 from elo_tf.bin import configuration
 from elo_tf.errors import UserError
 
@@ -71,7 +71,7 @@ class Step:
         if _stopping.is_set():
             raise StepFailedError(f"the step '{self.title}' was not begun", "stopped on request")
         # As one text, since other steps may print at the same time.
-        print(f"\n=== {self.title}\n$ python -m {shlex.join(self.command)}\n", end="", flush=True)
+        print(f"\n=== {self.title}\n$ {programs.shown(*self.command)}\n", end="", flush=True)
         started = time.monotonic()
         code = self._call(log)
         if code:
@@ -91,11 +91,13 @@ class Step:
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 output = stack.enter_context(open(log, "a", encoding="utf-8"))
-                output.write(f"=== {self.title}\n$ python -m {shlex.join(self.command)}\n")
+                output.write(f"=== {self.title}\n$ {programs.shown(*self.command)}\n")
                 output.flush()
             # Out of sight, Ctrl-C does not reach it: `stop_all` asks once, and it saves.
+            program, *flags = self.command
             process = subprocess.Popen(
-                [sys.executable, "-m", *self.command], cwd=configuration.ROOT, stdout=output,
+                [sys.executable, "-m", programs.module(program), *flags],
+                cwd=configuration.ROOT, stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=log is not None)
             _running.add(process)
