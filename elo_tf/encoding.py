@@ -6,6 +6,7 @@ encoder, since they would enter its batch statistics.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -51,6 +52,7 @@ class EncodedViews:
 
     def after(self, modality: str, site: str, activation: tf.Tensor) -> tf.Tensor:
         """The embedding [B, D] that the rest of an encoder makes of an activation at a site."""
+        assert self._rest is not None
         return tf.cast(self._rest(modality, site)(activation, training=True), tf.float32)
 
 
@@ -63,6 +65,14 @@ class TappedViews:
     Attributes:
       taps: float32 [B, C] each.
     """
+
+    # The methods of `EncodedViews` that need no tap.
+    view: Any
+    present: Any
+    truth: Any
+    labels: Any
+    position: Any
+    after: Any
 
     def __init__(self, encoded: EncodedViews):
         """Wraps the views of a batch."""
@@ -107,7 +117,20 @@ def rest_of(encoder: tf.keras.Model, site: str) -> Encode:
     return tf.keras.Model(encoder.output[site], encoder.output["embedding"])
 
 
-def calls(views: ClipViews, modality: str, names: Sequence[str]) -> list[list[str]]:
+class EncoderInputs(Protocol):
+    """What the encoders need of `ClipViews`."""
+
+    def encoder_input(self, modality: str, view: str) -> tf.Tensor:
+        """See `ClipViews.encoder_input`."""
+
+    def always_present(self, modality: str, view: str) -> bool:
+        """See `ClipViews.always_present`."""
+
+    def present(self, modality: str, view: str) -> tf.Tensor:
+        """See `ClipViews.present`."""
+
+
+def calls(views: EncoderInputs, modality: str, names: Sequence[str]) -> list[list[str]]:
     """Sorts a modality's views by the size of what is encoded: each list is one encoder call."""
     sizes: dict[tuple, list[str]] = {}
     for name in names:
@@ -117,7 +140,7 @@ def calls(views: ClipViews, modality: str, names: Sequence[str]) -> list[list[st
     return list(sizes.values())
 
 
-def encode_modality(encode: Encode, views: ClipViews, modality: str, names: Sequence[str],
+def encode_modality(encode: Encode, views: EncoderInputs, modality: str, names: Sequence[str],
                     training: bool, maps: Collection[ViewKey] = ()) -> dict[ViewKey, tf.Tensor]:
     """Encodes some views of a modality in one call, without the examples that lack them.
 
@@ -162,7 +185,7 @@ def encode_modality(encode: Encode, views: ClipViews, modality: str, names: Sequ
             found.append(part)
         return found
 
-    encoded = {}
+    encoded: dict[ViewKey, tf.Tensor] = {}
     for site in SITES:
         activation = outputs[site]
         pooled = tf.reduce_mean(activation, list(range(1, activation.shape.rank - 1)))

@@ -85,7 +85,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
         if fullname not in NOISY_IMPORTS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None:
+        if spec is not None and spec.loader is not None:
             spec.loader = _QuietLoader(spec.loader)
         return spec
 

@@ -12,7 +12,7 @@ For one replica: statistics and negatives over several are collectives, which fa
 """
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -39,7 +39,7 @@ class Active:
             self._each = tf.unstack(self.losses)
         self._known: dict[frozenset[int], tf.Tensor] = {}
 
-    def any_of(self, losses: Sequence[int]) -> tf.Tensor:
+    def any_of(self, losses: Collection[int]) -> tf.Tensor:
         """Whether one of some losses is active, a bool scalar."""
         key = frozenset(losses)
         if key not in self._known:

@@ -116,7 +116,8 @@ class Fitness:
         report = self.zipf(features)
         started = time.perf_counter()
         status, weak = report.status, None
-        if measurable and status == "ok":
+        if (measurable and status == "ok" and labelled_features is not None
+                and labels is not None):
             # A collapsed encoder's accuracy is the largest class's share: no small one.
             known = np.asarray(labelled_features)[np.asarray(labels) >= 0]
             verdict = guards.check_features(known).status
@@ -126,7 +127,8 @@ class Fitness:
                 status = f"{verdict} (labelled clips)"
         fitness = math.inf
         if status == "ok":
-            fitness = report.fitness if self.guide == "zipf" else 1.0 - weak
+            # `check_labels` has seen to it that what guides is measured.
+            fitness = (report.fitness if self.guide == "zipf" or weak is None else 1.0 - weak)
         return CandidateFitness(
             fitness=fitness, status=status,
             zipf=report.fitness if report.status == "ok" else None, weak=weak,

@@ -79,6 +79,8 @@ class BatchNorm(tf.keras.layers.BatchNormalization):
     dimensions only.
     """
 
+    _data_format: str
+
     def build(self, input_shape):
         """Makes the variables."""
         super().build(input_shape)

@@ -38,7 +38,9 @@ def _cuts(encoder: tf.keras.Model, sites: Collection[int]) -> list:
     """
     nodes = [node for depth in sorted(encoder._nodes_by_depth, reverse=True)
              for node in encoder._nodes_by_depth[depth]]
-    made, last_use, uses = {}, {}, {}
+    made: dict[int, tuple[int, tf.Tensor]] = {}
+    last_use: dict[int, int] = {}
+    uses: dict[int, int] = {}
     for place, node in enumerate(nodes):
         for tensor in tf.nest.flatten(node.outputs):
             made[id(tensor)] = (place, tensor)
@@ -81,7 +83,7 @@ def recomputing(encoder: tf.keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
 def _once_moving(unit: tf.keras.Model, training: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """The unit, whose second call, made while the gradient is taken, moves no averages."""
     counted = examples_counted()
-    called = []
+    called: list[bool] = []
 
     def run(x: tf.Tensor) -> tf.Tensor:
         if called:

@@ -84,7 +84,7 @@ def read_clip(data: bytes, names: Sequence[str] | None = None, split: str = "") 
       split: which set it is of.
     """
     record = Record(tf.train.SequenceExample.FromString(data))
-    encoded = [values[0] for _, values in record.feature_list(schema.IMAGE_ENCODED)]
+    encoded = [values[0] for _, values in record.feature_list(schema.IMAGE_ENCODED) or ()]
     count = min(samples.SHOWN_FRAMES, len(encoded))
     picked = (2 * np.arange(count) + 1) * len(encoded) // (2 * count)
     frames = np.stack([_decode(encoded[i]) for i in picked])

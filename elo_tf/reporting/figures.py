@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from elo_tf.reporting import svg
 from elo_tf.reporting.svg import color
 
+Values = Sequence[float] | np.ndarray
 NARROW = 420        # below this width a figure is for a phone
 NOTABLE = 0.1       # losses of a weight above this are the ones a training must lower
 
@@ -66,7 +67,7 @@ def legend_above(figure: Figure, *, columns: int = 3) -> None:
                   borderaxespad=0)
 
 
-def family_panels(places: Sequence[float], values: Mapping[str, Sequence[float]], *,
+def family_panels(places: Values, values: Mapping[str, Values], *,
                   label: Callable[[float], str], limits: tuple[float, float] = (0.0, 1.0),
                   log: bool = False, width: int = 220) -> dict[str, Figure]:
     """One small figure for each family of losses, a line a modality; see `line_panels`."""
@@ -74,7 +75,7 @@ def family_panels(places: Sequence[float], values: Mapping[str, Sequence[float]]
                        limits=limits, log=log, width=width)
 
 
-def line_panels(places: Sequence[float], values: Mapping[str, Sequence[float]],
+def line_panels(places: Values, values: Mapping[str, Values],
                 groups: Mapping[str, Mapping[str, str]], *, tint: Callable[[str], str],
                 label: Callable[[float], str], limits: tuple[float, float] = (0.0, 1.0),
                 log: bool = False, width: int = 220) -> dict[str, Figure]:

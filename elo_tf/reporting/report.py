@@ -104,7 +104,8 @@ def _header(title: str, results: Results, refresh: int) -> Markup:
     elif results.log:
         items.append(("Steps trained", page.number(results.log[-1]["step"], ",d"),
                       "of the final training, which has not ended"))
-    now = search_section.running(results.journal, refresh) if results.running else ""
+    now = (search_section.running(results.journal, refresh)
+           if results.journal and results.running else "")
     summary = page.tiles(items) if items else page.note("No results were found.")
     return Markup(
         f"<header><h1>{page.escape(title)}</h1>"
@@ -118,7 +119,8 @@ def _accuracy_tile(evaluation: Mapping[str, Any]) -> tuple[str, Markup, Markup]:
     trained = [x for x in evaluation["rows"] if x["network"] == "trained"]
     row = rows.get(("trained", "linear")) or (trained or evaluation["rows"])[0]
     untrained = rows.get(("untrained", row["protocol"]))
-    meaning = [page.escape(f"{figures.protocol_name(row['protocol'])} on frozen features")]
+    measure = figures.protocol_name(row["protocol"])
+    meaning: list[str] = [page.escape(f"{measure} on frozen features")]
     if "test_clips" in evaluation:
         meaning.append(page.escape(f", {_plural(evaluation['test_clips'], 'test clip')}"))
     meaning += ["; chance ", page.percent(evaluation["chance"])]
@@ -143,9 +145,10 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> Markup:
         facts.append(f"{len(evaluation['classes'])} classes")
     seeds = len(evaluation.get("seeds", ()))
     shown = [x for x in evaluation["rows"] if x["protocol"] in SHOWN] or evaluation["rows"]
-    rows = [(figures.protocol_name(x["protocol"]), x["network"], page.percent(x["mean"]),
-             page.percent(x["std"]))
-            for x in sorted(shown, key=lambda x: x["protocol"])]
+    rows: list[tuple[object, ...]] = [
+        (figures.protocol_name(x["protocol"]), x["network"], page.percent(x["mean"]),
+         page.percent(x["std"]))
+        for x in sorted(shown, key=lambda x: x["protocol"])]
     rows.append(("chance", "", page.percent(evaluation["chance"]), ""))
     spread = f"mean and standard deviation of {_plural(seeds, 'seed')}" if seeds else "mean"
     return page.section(
@@ -221,7 +224,7 @@ def _sample(sample: Sample) -> Markup:
 
 def _footer(results: Results) -> Markup:
     """Which code and configuration made all this."""
-    facts = [("Report", provenance.commit(), None)]
+    facts: list[tuple[str, str | None, str | None]] = [("Report", provenance.commit(), None)]
     if results.journal:
         header = results.journal.header
         facts.append(("Search", header.get("commit"), header.get("config")))

@@ -136,8 +136,8 @@ def read_clusters(folder: str | os.PathLike | None) -> Clusters | None:
             and isinstance(clips, list) and len(clips) == len(shares)
             and all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in clips))
     if not good:
-        raise UserError(f"{pathlib.Path(folder) / CLUSTERS} is damaged (it needs a share and a "
-                        "list of clip ids for each cluster): delete it")
+        raise UserError(f"{pathlib.Path(folder or os.curdir) / CLUSTERS} is damaged (it needs a "
+                        "share and a list of clip ids for each cluster): delete it")
     return Clusters(place=(found["generation"], found["index"], found["repeat"]),
                     shares=tuple(map(float, shares)), clips=tuple(map(tuple, clips)))
 

@@ -147,12 +147,13 @@ def measures(candidates: Sequence[Candidate], *, best: Candidate | None = None,
     """
     with svg.style():
         figure, axes = svg.new_figure(width, 340)
-        svg.dots(axes, [x.zipf for x in candidates], [100 * x.weak for x in candidates],
+        svg.dots(axes, [x.zipf or 0.0 for x in candidates],
+                 [100 * (x.weak or 0.0) for x in candidates],
                  size=4 if len(candidates) > 400 else 6, color=color("accent"), alpha=0.5,
                  label="candidate")
         if best is not None and best in candidates:
-            axes.plot([best.zipf], [100 * best.weak], "o", color=color("accent"), markersize=10,
-                      markerfacecolor="none", markeredgewidth=2, label="best")
+            axes.plot([best.zipf], [100 * (best.weak or 0.0)], "o", color=color("accent"),
+                      markersize=10, markerfacecolor="none", markeredgewidth=2, label="best")
         if control is not None and control.zipf is not None and control.weak is not None:
             axes.plot([control.zipf], [100 * control.weak], "X", color=color("bad"), markersize=9,
                       markeredgewidth=0, label="random encoder")

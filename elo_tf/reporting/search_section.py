@@ -84,8 +84,8 @@ def search(results: Results, clips: Mapping[str, np.ndarray]) -> Markup:
         return page.section(TITLE, page.note("No search was found."))
     return page.section(
         TITLE, _introduction(journal), *_course(journal), *_weights(journal), *_steps(journal),
-        *_measures(journal), *_histograms(results), *_leaders(journal), *_failures(journal),
-        *_clips(results.clusters, clips), *_all(journal))
+        *_measures(journal), *_histograms(journal, results), *_leaders(journal),
+        *_failures(journal), *_clips(results.clusters, clips), *_all(journal))
 
 
 def _noun(count: int, noun: str) -> str:
@@ -238,7 +238,7 @@ def _measures(journal: Journal) -> list[Markup]:
 def rank_sentence(measured: Sequence[Candidate], strategy: str) -> Markup:
     """Spearman's rho of two measures in words, beside the paper's."""
     found = search_statistics.rank_correlation(
-        [x.zipf for x in measured], [x.weak for x in measured])
+        [x.zipf or 0.0 for x in measured], [x.weak or 0.0 for x in measured])
     paper = (f" The paper: ρ = {search_statistics.PAPER_RHO} over 100 losses, at its own scale.")
     if found is None:
         return page.paragraph(
@@ -252,8 +252,7 @@ def rank_sentence(measured: Sequence[Candidate], strategy: str) -> Markup:
         f"), +1 where both order alike; {search_statistics.sample_of(strategy)}.", paper)
 
 
-def _histograms(results: Results) -> list[Markup]:
-    journal = results.journal
+def _histograms(journal: Journal, results: Results) -> list[Markup]:
     found = choice.front_runner(journal)
     compared = {"Best": found[0] if found else None,
                 "Worst that worked": search_statistics.worst(journal),
@@ -294,10 +293,11 @@ def _leaders(journal: Journal) -> list[Markup]:
     untrained = [search_statistics.fitness_of(journal.controls.get(seed),
                                               search_statistics.guide(journal)) for seed in seeds]
     if journal.controls:
-        mean = float(np.mean(untrained)) if None not in untrained else None
+        known = [x for x in untrained if x is not None]
+        whole = float(np.mean(known)) if len(known) == len(seeds) else None
         rows.append(("random encoder", "control", fitness(journal.controls.get(0)),
                      *(fitness(journal.controls.get(seed)) for seed in seeds),
-                     page.number(mean, ".4f")))
+                     page.number(whole, ".4f")))
     return [
         _heading("The leaders, evaluated again"),
         page.paragraph("The best were trained again with other seeds. The first fitness made "

@@ -80,8 +80,8 @@ def quartiles(candidates: Sequence[Candidate]) -> Quartiles:
     worked = [[x.fitness for x in grouped[number] if x.ok] for number in numbers]
     rows = [np.percentile(x, [0, 25, 50, 75]) if x else np.full(4, np.nan) for x in worked]
     failed = [len(grouped[number]) - len(x) for number, x in zip(numbers, worked, strict=True)]
-    return Quartiles(np.array(numbers, int), *np.array(rows, float).reshape(-1, 4).T,
-                     np.array(failed, int))
+    best, lower, median, upper = np.array(rows, float).reshape(-1, 4).T
+    return Quartiles(np.array(numbers, int), best, lower, median, upper, np.array(failed, int))
 
 
 def guide(journal: Journal) -> str:
@@ -168,7 +168,8 @@ def leaders(journal: Journal) -> list[Leader]:
         if repeats:
             mean = (float(np.mean([x.fitness for x in repeats]))
                     if all(x.ok for x in repeats) else None)
-            found.append(Leader(candidate, repeats, mean, candidate is leading[0]))
+            chosen = leading is not None and candidate is leading[0]
+            found.append(Leader(candidate, repeats, mean, chosen))
     return sorted(found, key=lambda x: (x.mean is None, x.mean or 0.0))
 
 

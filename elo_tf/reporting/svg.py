@@ -120,8 +120,8 @@ def dots(axes: Axes, x: Sequence[float], y: Sequence[float], *, size: float, lab
       **style: color and alpha.
     """
     def spread(values: Sequence[float]) -> np.ndarray:
-        values = np.asarray(values, float)
-        return np.stack([values, values, np.full_like(values, np.nan)], axis=1).ravel()
+        each = np.asarray(values, float)
+        return np.stack([each, each, np.full_like(each, np.nan)], axis=1).ravel()
 
     axes.plot(spread(x), spread(y), linewidth=size, solid_capstyle="round", label=f"_{label}",
               **style)

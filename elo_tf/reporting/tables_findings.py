@@ -119,7 +119,8 @@ def _of_orders(tables: Tables) -> list[str]:
             zip(paper.PROTOCOLS, ("k-means", "1-layer", "fine-tune"), strict=True))}
     for i, dataset in enumerate(("HMDB51", "UCF101")):
         columns[f"Table 2, {dataset}"] = ("finetune", {
-            name: values[i] for name, values in paper.TABLE_2.items() if values[i] is not None})
+            name: value for name, values in paper.TABLE_2.items()
+            if (value := values[i]) is not None})
     return [sentence for title, (protocol, theirs) in columns.items()
             if (sentence := _order(title, protocol, theirs, tables.rows))]
 

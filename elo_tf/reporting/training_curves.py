@@ -38,11 +38,11 @@ def best_checkpoint(entries: Sequence[Entry]) -> Entry | None:
 
 def thinned(values: Sequence[float], most: int) -> np.ndarray:
     """At most `most` values: the means of consecutive ones, equally many but for the last."""
-    values = np.asarray(values, float)
-    starts = np.arange(0, len(values), max(1, -(-len(values) // most)))
-    if len(starts) == len(values):
-        return values
-    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    each = np.asarray(values, float)
+    starts = np.arange(0, len(each), max(1, -(-len(each) // most)))
+    if len(starts) == len(each):
+        return each
+    return np.add.reduceat(each, starts) / np.diff(np.append(starts, len(each)))
 
 
 def total_curve(entries: Sequence[Entry], *, width: int = 680) -> Figure:

@@ -14,7 +14,8 @@ TITLE = "The final training"
 
 def fallen(heldout: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[str]]:
     """Names of the notable losses that fell on unseen clips, and of those that did not."""
-    fell, others = [], []
+    fell: list[str] = []
+    others: list[str] = []
     for name, weight in heldout["weights"].items():
         if weight > figures.NOTABLE:
             before, after = heldout["before"].get(name), heldout["after"].get(name)

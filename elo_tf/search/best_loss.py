@@ -3,6 +3,7 @@
 import os
 
 from elo_tf import files
+from elo_tf.search.candidate import Candidate, Control
 from elo_tf.search.journal import Journal
 
 BINDING = "pretrain.loss_weights"
@@ -22,7 +23,10 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
     Returns:
       Comments and one gin binding, of the weights by name.
     """
-    header, best, end = journal.header, journal.best, journal.end["best"]
+    header, best = journal.header, journal.best
+    if best is None or journal.end is None:
+        raise ValueError("the search has not ended")
+    end = journal.end["best"]
     weights = {n: w if w >= dead_zone else 0.0 for n, w in best.weights.items()}
     left_out = sum(w == 0.0 for w in weights.values())
     again = (f", the mean of {end['repeats']} other seeds; {best.fitness!r} with the search's own"
@@ -32,7 +36,8 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
         "#   python -m elo_tf.bin.pretrain --gin_file=best_loss.gin ...",
         "#",
         f"# fitness:    {end['fitness']!r} (lower is better){again}",
-        *([f"# untrained:  {_control(journal)!r}, the fitness of a random encoder"]
+        *([f"# untrained:  {_control(journal.controls[0], best)!r}, "
+           "the fitness of a random encoder"]
           if 0 in journal.controls and journal.controls[0].ok else []),
         f"# candidate:  {best.index} of generation {best.generation}, both from 0",
         f"# search:     {header['strategy']}, seed {header['seed']}, {header['generations']} "
@@ -49,11 +54,10 @@ def render_best_loss(journal: Journal, *, dead_zone: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _control(journal: Journal) -> float:
+def _control(control: Control, best: Candidate) -> float | None:
     """The untrained network's fitness, by the measure that has guided the search."""
-    control, best = journal.controls[0], journal.best
     weak = best.weak is not None and best.fitness == 1.0 - best.weak
-    return 1.0 - control.weak if weak else control.zipf
+    return 1.0 - control.weak if weak and control.weak is not None else control.zipf
 
 
 def write_best_loss(path: str | os.PathLike, journal: Journal, *, dead_zone: float) -> None:

@@ -23,7 +23,8 @@ def repeated_fitness(journal: Journal, candidate: Candidate) -> float | None:
     """
     found = [journal.find(*candidate.place, repeat)
              for repeat in range(1, journal.header["repeats"] + 1)]
-    return None if not found or None in found else float(np.mean([x.fitness for x in found]))
+    known = [x.fitness for x in found if x is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
 
 
 def front_runner(journal: Journal) -> tuple[Candidate, float] | None:

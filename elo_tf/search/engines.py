@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from elo_tf import parallel
@@ -101,9 +101,16 @@ class Engine(Protocol):
     def close(self) -> None:
         """Ends the workers."""
 
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
 
 class _Closing:
     """Closes an engine at the end of a `with` statement."""
+
+    def close(self) -> None:
+        """Ends the workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,8 +141,10 @@ class InProcess(_Closing):
     def run(self, jobs: Sequence[Job]) -> Iterator[Started | Finished]:
         """Runs the jobs, see `Engine`."""
         self.start()
+        assert self._evaluator is not None
         for job in jobs:
             yield Started(job, _worker_name(os.getpid()), attempt=1)
+            outcome: dict[str, Any] | Exception
             try:
                 outcome = self._evaluator.evaluate(job.weights, job.repeat)
             except Exception as error:  # Whatever a job raises is its outcome; the caller decides.
@@ -188,8 +197,8 @@ class LocalProcesses(_Closing):
         """Ends the processes."""
         self._processes.close()
 
-    def _messages(self, jobs: Sequence[Job | None]) -> Iterator[parallel.Message | parallel.Begun]:
-        built = set()
+    def _messages(self, jobs: Sequence[Job | None]) -> Generator[parallel.Message | parallel.Begun]:
+        built: set[int] = set()
         with contextlib.closing(self._processes.stream([job] for job in jobs)) as messages:
             for message in messages:
                 if isinstance(message, parallel.Begun):
@@ -274,7 +283,7 @@ def _make_function(make: Callable[[], Evaluator]) -> Callable[[Job], dict[str, A
     return lambda job: evaluator.evaluate(job.weights, job.repeat)
 
 
-def _events(jobs: Sequence[Job], messages: Iterator[parallel.Message | parallel.Begun]
+def _events(jobs: Sequence[Job], messages: Generator[parallel.Message | parallel.Begun]
             ) -> Iterator[Started | Finished]:
     """What workers say of jobs, each a lane of its own, as a search takes it."""
     outcomes: dict[int, dict[str, Any]] = {}
@@ -282,13 +291,14 @@ def _events(jobs: Sequence[Job], messages: Iterator[parallel.Message | parallel.
         for message in messages:
             job = jobs[message.lane]
             if isinstance(message, parallel.Begun):
-                yield Started(job, message.worker, message.attempt)
+                yield Started(job, str(message.worker), message.attempt)
             elif not message.last:
                 outcomes[message.lane] = message.item
+            elif message.item is None:
+                yield Finished(job, outcomes.pop(message.lane))
             else:
-                outcome = outcomes.pop(message.lane, None)
-                yield Finished(job, outcome if message.item is None else message.item)
+                yield Finished(job, message.item)
 
 
-def _worker_name(pid: int) -> str:
+def _worker_name(pid: int | str) -> str:
     return f"{socket.gethostname()}:{pid}"

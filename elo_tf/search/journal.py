@@ -77,6 +77,10 @@ class Journal:
         """The candidate of this place, if it has ended."""
         return self._seen.get((generation, index, repeat))
 
+    def get(self, generation: int, index: int, repeat: int = 0) -> Candidate:
+        """The candidate of this place, which has ended."""
+        return self._seen[generation, index, repeat]
+
     def repeats_of(self, candidate: Candidate) -> list[Candidate]:
         """The same weights with other seeds, by seed."""
         return sorted((x for x in self.repeats if x.place == candidate.place),
@@ -145,8 +149,8 @@ class Journal:
             fields["losses"] = {n: v for n, v in fields["losses"].items() if v is not None}
         fields["histogram"] = tuple(fields.get("histogram", ()))
         candidate = Candidate(**fields)
-        key = (*candidate.place, candidate.repeat)
-        check(key not in self._seen, f"a second candidate {candidate.index} of generation "
+        place = (*candidate.place, candidate.repeat)
+        check(place not in self._seen, f"a second candidate {candidate.index} of generation "
               f"{candidate.generation} with repeat {candidate.repeat}")
         if candidate.repeat:
             check((*candidate.place, 0) in self._seen, f"candidate {candidate.index} of "
@@ -158,7 +162,7 @@ class Journal:
                   f"candidate {candidate.index} of generation {candidate.generation} is out of "
                   "order")
             bisect.insort(self.candidates, candidate, key=lambda x: x.place)
-        self._seen[key] = candidate
+        self._seen[place] = candidate
 
     def _add_generation(self, fields: dict[str, Any]) -> None:
         generation = Generation(**fields | {"axes": tuple(

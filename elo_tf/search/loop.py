@@ -41,7 +41,7 @@ class Space(Protocol):
     names: Sequence[str]
     searched: Sequence[str]
 
-    def weights(self, vector: Sequence[float]) -> dict[str, float]:
+    def weights(self, vector: Sequence[float] | np.ndarray) -> dict[str, float]:
         """The weights of all names at a vector of the searched ones."""
 
 
@@ -162,12 +162,12 @@ class _Run:
                                 "a new --run_dir")
             weights = [self._space.weights(vector) for vector in vectors]
             self._evaluate_missing(generation, weights, dict.fromkeys(range(len(vectors)), 0))
-            fitness = [self._journal.find(generation, i).fitness for i in range(len(vectors))]
+            fitness = [self._journal.get(generation, i).fitness for i in range(len(vectors))]
             again = self._strategy.recheck(fitness)
             self._evaluate_missing(generation, weights, dict.fromkeys(again, 1))
             self._strategy.tell(
                 list(zip(vectors, fitness, strict=True)),
-                {i: self._journal.find(generation, i, 1).fitness for i in again})
+                {i: self._journal.get(generation, i, 1).fitness for i in again})
             if generation == len(self._journal.generations):
                 self._write_generation(generation, fitness)
             reason = self._strategy.stop()
@@ -233,7 +233,7 @@ class _Run:
         candidate = _candidate(job, outcome, self._failed_fitness)
         self._writer.write("candidate", **journal_lib.candidate_record(candidate))
         # As it was written, so that a resumed search goes on with the same values.
-        candidate = self._journal.find(*candidate.place, candidate.repeat)
+        candidate = self._journal.get(*candidate.place, candidate.repeat)
         if not candidate.ok:
             logging.warning("candidate %d of generation %d %s", *candidate.place[::-1],
                             candidate.status)
@@ -243,6 +243,7 @@ class _Run:
 
 def _candidate(job: Job, outcome: Mapping[str, Any], failed_fitness: float) -> Candidate:
     """What a worker says of a candidate, with a finite fitness whatever it says."""
+    assert job.weights is not None  # a control is no candidate
     status = outcome.get("status", OK)
     fitness = float(outcome["fitness"]) if status == OK else math.nan
     if status == OK and not -math.inf < fitness < failed_fitness:

@@ -177,12 +177,13 @@ class _Terminal(Watcher):
 
     def __init__(self, total: int):
         self._total = total
-        self._bar = None
+        self._bar: Any = None
 
     def on_start(self, journal: Journal) -> None:
         """Says what the search will cost, and what is known."""
         control = journal.controls[0]
-        print(forecast.sentence(journal.forecast), flush=True)
+        if journal.forecast is not None:
+            print(forecast.sentence(journal.forecast), flush=True)
         untrained = f"{control.zipf:.4f}" if control.ok else control.status
         logging.info("untrained network: Zipf fitness %s", untrained)
         known = len(journal.candidates) + len(journal.repeats)

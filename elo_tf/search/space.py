@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import gin
+import numpy as np
 
 from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
@@ -90,7 +91,7 @@ class SearchSpace:
         self.searched = tuple(name for name in self.names if name in chosen)
         self.fixed = {name: held[name] for name in self.names if name in held}
 
-    def weights(self, vector: Sequence[float]) -> dict[str, float]:
+    def weights(self, vector: Sequence[float] | np.ndarray) -> dict[str, float]:
         """What a strategy's vector stands for.
 
         Args:
@@ -111,7 +112,8 @@ class SearchSpace:
         found = dict(zip(self.searched, values, strict=True)) | self.fixed
         return {name: found[name] for name in self.names}
 
-    def _matches(self, patterns: Sequence[str], parameter: str) -> dict[str, str]:
+    def _matches(self, patterns: Sequence[str] | Mapping[str, float],
+                 parameter: str) -> dict[str, str]:
         """{name: the pattern that names it}, without '*'."""
         found: dict[str, str] = {}
         for pattern in patterns:

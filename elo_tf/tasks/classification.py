@@ -36,6 +36,7 @@ class Classify(Task):
         if classes < 2:
             raise UserError(f"Classify.classes is {classes}; it must be 2 or more")
         self._classes = classes
+        self.chance = 1.0 / classes
 
     @classmethod
     def members(cls) -> dict[str, Callable[[], Task]]:
@@ -46,11 +47,6 @@ class Classify(Task):
     def encodes(self) -> tuple[ViewKey, ...]:
         """The clip."""
         return ((self.modality, "intact"),)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing."""
-        return 1.0 / self._classes
 
     def check_labels(self, names: Sequence[str]) -> None:
         """Refuses records whose labels are no classes of this task, before anything is read.

@@ -54,7 +54,7 @@ class Distill(Task):
         self.site = site
         self._stop_gradient = stop_gradient
         self._always_project = always_project
-        self.projection = None
+        self.projection: tf.keras.layers.Layer | None = None
 
     @classmethod
     def members(cls) -> dict[str, Callable[[], Task]]:

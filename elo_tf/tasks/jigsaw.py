@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import gin
 import tensorflow as tf
@@ -11,6 +12,13 @@ from elo_tf.models import decoders
 from elo_tf.tasks.task import Encoded, Shapes, Task, TaskOutput, ViewKey
 from elo_tf.views.patch_sampling import JigsawTiles
 from elo_tf.views.samplers import Sampler
+
+
+class PieceSampler(Sampler, Protocol):
+    """Cuts pieces of a frame."""
+
+    def geometry(self, size: int, frames: int) -> tuple[int, ...]:
+        """Lengths in pixels; a UserError if the clip is too small for the pieces."""
 
 
 class Placement(Task):
@@ -27,7 +35,8 @@ class Placement(Task):
     pieces: str = ""
     answer: str = ""
 
-    def __init__(self, modality: str, sampler: Sampler, *, items: int, classes: int, hidden: int):
+    def __init__(self, modality: str, sampler: PieceSampler, *, items: int, classes: int,
+                 hidden: int):
         """Makes the task: `items` pieces, `classes` answers, a hidden layer of that width."""
         super().__init__(modality)
         self.chance = 1.0 / classes

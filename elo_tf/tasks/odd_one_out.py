@@ -43,6 +43,7 @@ class OddOneOut(Task):
             raise UserError(f"OddOneOut.fusion is {fusion!r}; it must be 'concatenation' or "
                             "'differences'")
         self._sampler = sampler or OddSubsequences()
+        self.chance = 1.0 / self._sampler.items
         self._fusion = fusion
         self._width = width
 
@@ -60,11 +61,6 @@ class OddOneOut(Task):
     def encodes(self) -> tuple[ViewKey, ...]:
         """The sub-sequences, each as a clip."""
         return (("rgb", "subsequences"),)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing."""
-        return 1.0 / self._sampler.items
 
     def build_heads(self, shapes: Shapes) -> None:
         """Makes the two layers.

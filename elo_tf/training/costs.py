@@ -115,11 +115,11 @@ def count_variables(variables: Iterable[tf.Variable]) -> tuple[int, int]:
 def all_present() -> Iterator[None]:
     """Traces steps as if every clip had every view: nothing is gathered out, shapes are static."""
     usual = ClipViews.always_present
-    ClipViews.always_present = lambda self, modality, view: True
+    ClipViews.always_present = lambda self, modality, view: True  # type: ignore[method-assign]
     try:
         yield
     finally:
-        ClipViews.always_present = usual
+        ClipViews.always_present = usual  # type: ignore[method-assign]
 
 
 def batch_signature(clip: ClipSpec, batch_size: int, modalities: Iterable[str],

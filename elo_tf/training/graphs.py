@@ -103,7 +103,7 @@ def rounds(op: tf.Operation) -> int:
         end = _value(op.inputs[limit] if isinstance(limit, int) else limit)
         start = _value(op.inputs[counter])
         step = _step(body, counter)
-        if None not in (end, start, step):
+        if end is not None and start is not None and step is not None:
             found.append(max(0, -(-(end - start) // step)))
     if not found:
         raise ValueError(f"{op.name}: how often this loop runs is not known")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import gin
 import tensorflow as tf
@@ -101,7 +101,9 @@ def _decaying(base: type[tf.keras.optimizers.legacy.Optimizer]
     # Imported here: plain Adam has no use for it.
     from tensorflow_addons.optimizers import extend_with_decoupled_weight_decay
 
-    class Decaying(extend_with_decoupled_weight_decay(base)):
+    extended: Any = extend_with_decoupled_weight_decay(base)
+
+    class Decaying(extended):
         """Leaves out by name what is not decayed.
 
         The library's own list of exclusions looks each device's copy up among the mirrored

@@ -122,7 +122,7 @@ class RunLog:
             return
         with open(self._path, "a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
-        scalars = {}
+        scalars: dict[str, float] = {}
         for key, value in entry.items():
             if isinstance(value, Mapping):
                 scalars |= {f"{key}/{name}": x for name, x in value.items()}

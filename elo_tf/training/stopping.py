@@ -1,6 +1,7 @@
 """Stopping on request: SIGTERM (a cluster takes its machine back) and SIGINT (Ctrl-C)."""
 
 import signal
+from typing import Any
 
 from absl import logging
 
@@ -16,7 +17,7 @@ class StopRequests:
 
     def __init__(self):
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequests":
         self._before = {number: signal.signal(number, self._note)

@@ -108,8 +108,8 @@ class Augmentation:
         self._sigma = blur_sigma
         self._time = (time_masks, time_mask)
         self._freq = (freq_masks, freq_mask)
-        self._colour_jitter = ops.ColourJitter() if self.colours else None
-        self._gaussian_blur = ops.GaussianBlur(blur_sigma[1]) if self.blurs else None
+        self._colour_jitter: Any = ops.ColourJitter() if self.colours else None
+        self._gaussian_blur: Any = ops.GaussianBlur(blur_sigma[1]) if self.blurs else None
 
     @property
     def active(self) -> bool:

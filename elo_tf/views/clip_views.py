@@ -18,6 +18,7 @@ import functools
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ RGB_MEAN = 0.45
 RGB_SCALE = 0.225
 FLOW_SCALE = 2.0  # pixels a step; brings flow to order 1
 REARRANGED = ("shuffled", "reversed")  # views that are made from the intact one
-NONE = MappingProxyType({})
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class ClipViews:
@@ -97,11 +98,11 @@ class ClipViews:
 
     def encoder_input(self, modality: str, view: str) -> tf.Tensor:
         """The same as an encoder sees it: perhaps blurred, perhaps masked."""
-        key = self._input_key(modality, view)
+        augmentation, key = self._augmentation, self._input_key(modality, view)
         if key[2:] == ("blurred",):
             return self._once(key, lambda: self._blurred(modality, view))
-        if key[2:] == ("masked",):
-            return self._once(key, lambda: self._augmentation.mask(
+        if key[2:] == ("masked",) and augmentation is not None:
+            return self._once(key, lambda: augmentation.mask(
                 self.view("audio", view), view, self._batch["index"], self._batch["key"],
                 self._seed))
         return self.view(modality, view)
@@ -164,6 +165,7 @@ class ClipViews:
             return self._rearranged(modality, view, self.encoder_input(modality, "intact"))
         if modality == "gray":
             return tf.image.rgb_to_grayscale(self.encoder_input("rgb", view))
+        assert self._augmentation is not None
         return self._augmentation.soften(self.view("rgb", view), self._draws())
 
     def _placed(self, stored: str) -> tf.Tensor:
@@ -193,6 +195,7 @@ class ClipViews:
 
     def _draws(self) -> ClipDraws:
         if self._drawn is None:
+            assert self._augmentation is not None
             self._drawn = self._augmentation.draw(
                 self._batch["index"], self._batch["key"], self._seed)
         return self._drawn

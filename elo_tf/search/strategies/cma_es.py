@@ -1,6 +1,7 @@
 """CMA-ES, with restarts and noise handling."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cma
 import gin
@@ -70,7 +71,7 @@ class CMAES(Strategy):
             raise UserError(f"CMAES.sigma0 is {sigma0}; it must lie in (0, {(high - low) / 3:.4g}]"
                             ", up to a third of the bounds' range")
         self._generator = np.random.Generator(np.random.PCG64(seed))
-        self._options = {
+        self._options: dict[str, Any] = {
             "bounds": [low, high],
             # pycma would seed and draw from NumPy's global generator.
             "randn": lambda *shape: self._generator.standard_normal(shape),
@@ -154,7 +155,8 @@ class CMAES(Strategy):
                 self._treat_noise(first, rechecked)
             if self._es.stop() and self._restarts_left:
                 self._restarts_left -= 1
-                self._start(self._generator.uniform(*self._options["bounds"], self.dimension),
+                low, high = self._options["bounds"]
+                self._start(self._generator.uniform(low, high, self.dimension),
                             round(self._es.popsize * self._growth))
         self._asked = None
 

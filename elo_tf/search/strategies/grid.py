@@ -74,7 +74,7 @@ class Grid(Strategy):
         # Point 0 has the lowest level everywhere.
         self._order = order[order != 0] if self._levels[0] == 0 else order
         self._next = 0
-        self._asked = None
+        self._asked: np.ndarray | None = None
         self._best = np.full(self.dimension, 0.5)
         self._best_fitness = math.inf
 
@@ -112,6 +112,7 @@ class Grid(Strategy):
         """See `Strategy.tell`."""
         fitness = checked_fitness(self._asked, results, rechecked)
         if fitness.min() < self._best_fitness:
+            assert self._asked is not None
             self._best = self._asked[np.argmin(fitness)]
             self._best_fitness = fitness.min()
         self._next += len(fitness)

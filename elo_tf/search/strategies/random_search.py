@@ -39,7 +39,7 @@ class RandomSearch(Strategy):
         check_at_least("RandomSearch.population", self.population, 1)
         self.seed = seed
         self._generator = np.random.Generator(np.random.PCG64(seed))
-        self._asked = None
+        self._asked: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:

@@ -69,7 +69,7 @@ class Tournament(Strategy):
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self._pool = np.empty((0, self.dimension))
         self._fitness = np.empty(0)
-        self._asked = None
+        self._asked: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
