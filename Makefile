@@ -16,8 +16,10 @@ IMAGENET ?=
 NAME ?= real
 FOLDS ?= 0
 SCALE ?= tables/real.gin
+TARGETS ?= //tests/fitness:test_zipf //tests:test_cli //tests:test_build //tests/data:splits/test_plain_lists \
+  //tests/bin:test_configuration
 
-.PHONY: help setup demo study tables real test soak lint lock clean
+.PHONY: help setup demo study tables real test soak lint lock bazel clean
 
 help:
 	@echo "make setup              virtual environment in .venv (PYTHON=... to name a Python 3.11,"
@@ -34,7 +36,9 @@ help:
 	@echo "                        SCALE=tables/real_sound.gin with sound"
 	@echo "make test               the tests"
 	@echo "make soak               the long tests, by hand"
-	@echo "make lint               ruff"
+	@echo "make lint               ruff and mypy"
+	@echo "make bazel              builds all with Bazel 4.2 and runs a few tests, without a network;"
+	@echo "                        TARGETS=//tests/... for others"
 	@echo "make lock               requirements.txt from requirements.in"
 	@echo "make clean              removes the virtual environment, caches and the demo's output"
 
@@ -73,6 +77,14 @@ soak: setup
 
 lint: setup
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+# Debian: apt-get install bazel-bootstrap. The long tests run when they are named: //tests/soak:...
+bazel: setup
+	@command -v bazel >/dev/null || { echo "error: there is no bazel; on Debian: apt-get install bazel-bootstrap" >&2; exit 2; }
+	$(BIN)/python .ci/bazel_offline.py
+	bazel build //...
+	bazel test $(TARGETS)
 
 # Needs uv (pip install uv). What is pinned already stays pinned.
 lock:
@@ -82,5 +94,5 @@ lock:
 	  --annotation-style=line --python-version 3.11 -o requirements-gpu.txt
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .bazel .bazelrc.offline build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

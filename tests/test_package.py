@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -25,10 +26,14 @@ video_encoder.width = 0.0625
 """
 
 
+# Without the checkout, which Bazel puts on the path of its tests.
+OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def run(command: list, **options) -> str:
     """What a program prints; it has ended well."""
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=600,
-                          check=False, **options)
+                          check=False, env=OUTSIDE, **options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -121,7 +126,7 @@ def test_a_binary_finds_the_gin_files_and_knows_its_commit(installed, tmp_path):
 
 def test_help_is_that_of_the_program(installed, tmp_path):
     done = subprocess.run([installed.bin / "elo-convert-videos", "--help"], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=300, check=False)
+                          env=OUTSIDE, capture_output=True, text=True, timeout=300, check=False)
     assert "--min_side" in done.stdout and "Converts" in done.stdout, done.stdout + done.stderr
 
 
