@@ -5,6 +5,7 @@ back (`reset`) and traces nothing again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,7 @@ from elo_tf.views.clip_views import ClipViews
 
 _DROPOUT = 1000  # what draws are for; the views' purposes are small numbers
 
-Optimizer = tf.keras.optimizers.legacy.Optimizer
+Optimizer: TypeAlias = tf.keras.optimizers.legacy.Optimizer
 
 
 class Classifier:

@@ -93,15 +93,15 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
     if static and (finetune or label_curve and label_curve.finetune):
         raise UserError("fine-tuning has no static clips; set evaluate.static = False, or "
                         "evaluate.finetune and LabelCurve.finetune to None")
-    folder, encoder_dir = pathlib.Path(run_dir), pathlib.Path(encoder_dir)
-    store = FeatureStore(folder / FEATURES, encoder_dir, records, batch_size=batch_size,
+    folder, encoder = pathlib.Path(run_dir), pathlib.Path(encoder_dir)
+    store = FeatureStore(folder / FEATURES, encoder, records, batch_size=batch_size,
                          windows=windows, crops=crops, static=static)
     warnings = []
     for train, test in pairs:
         warnings += leakage.check_pair(store.index(train), store.index(test), (train, test))
     if "trained" in networks:
         warnings += leakage.pretraining_warnings(
-            encoder_dir, {test: store.index(test) for _, test in pairs})
+            encoder, {test: store.index(test) for _, test in pairs})
 
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     features = {(network, split): store(network, NETWORKS[network], split)
@@ -113,14 +113,15 @@ def evaluate(run_dir: str, encoder_dir: str, *, records: Records | MixedRecords 
         first = (pair.network, pair.train, pair.test, seed) == ("trained", *pairs[0], seeds[0])
         kept = keep_heads and first and labelled is None
         accuracy = tune(
-            encoder_dir, NETWORKS[pair.network], store.clip, records, pair.train, pair.test,
+            encoder, NETWORKS[pair.network], store.clip, records, pair.train, pair.test,
             seed=seed, windows=windows, crops=crops, labelled=labelled,
             folder=folder / FINETUNE / pair.network / f"{pair.train}-{pair.test}" / place,
             keep=folder / heads.HEADS / FINETUNE if kept else None)
         return Scores({FINETUNE: float(accuracy)})
 
     labels = records.labels()
-    rows, curves = [], []
+    rows: list[dict] = []
+    curves: list[dict] = []
     for network in networks:
         sides = [_Pair(network, train, test, features[network, train], features[network, test])
                  for train, test in pairs]
@@ -237,8 +238,9 @@ def _curves(pairs: Sequence[_Pair], curve: LabelCurve, seeds: Sequence[int], boo
     """Accuracy of a network against the number of labelled clips, by each classifier."""
 
     def linear(pair: _Pair, subset: np.ndarray, seed: int) -> Scores:
-        train, labels, *test = pair.arrays
-        return curve.linear(train[subset], labels[subset], *test, seed)
+        train, labels, test, test_labels = pair.arrays
+        assert curve.linear is not None
+        return curve.linear(train[subset], labels[subset], test, test_labels, seed)
 
     def finetune(pair: _Pair, subset: np.ndarray, seed: int) -> Scores:
         ids = pair.train_features.features.ids
@@ -277,7 +279,7 @@ def _pairs(splits: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     if not good:
         raise UserError(f"evaluate.splits is {splits!r}; give pairs of names of splits, such as "
                         "(('train', 'test'),)")
-    return [tuple(pair) for pair in splits]
+    return [(train, test) for train, test in splits]
 
 
 def _check_lists(networks: Sequence[str], seeds: Sequence[int]) -> None:

@@ -166,14 +166,15 @@ class Finetune:
         if accuracy is not None:
             return accuracy
         # With those of the label map that no clip has: one network serves all subsets of clips.
-        self._build(encoder, clip, max(*train.labels, *test.labels, len(records.labels()) - 1) + 1)
-        self.classifier.reset(encoder, seed)
-        self._train(records, train_split, clip, seed, folder, labelled, json.dumps(own))
+        network = self._build(
+            encoder, clip, max(*train.labels, *test.labels, len(records.labels()) - 1) + 1)
+        network.reset(encoder, seed)
+        self._train(network, records, train_split, clip, seed, folder, labelled, json.dumps(own))
         views = windows * crops
         clips = testing_clips(records, test_split, clip, batch_size=self._batch_size,
                               windows=windows, crops=crops, modalities=("rgb",))
         with reading(records, test_split):
-            probabilities, truth = self.classifier.predict(
+            probabilities, truth = network.predict(
                 clips, views, total=math.ceil(len(test.ids) * views / self._batch_size),
                 desc=f"testing {folder.name}")
         accuracy = float(np.mean(probabilities.argmax(axis=1) == truth))
@@ -181,7 +182,7 @@ class Finetune:
             used = collections.Counter(
                 label for name, label in zip(train.ids, train.labels, strict=True)
                 if labelled is None or name in labelled)
-            kernel, bias = self.classifier.head.get_weights()
+            kernel, bias = network.head.get_weights()
             classes = range(len(bias))
             heads.save_head(keep, kernel, bias, heads.HeadFacts(
                 kind="finetune", encoder=own["encoder"],
@@ -190,10 +191,10 @@ class Finetune:
                 test_split=test_split, test_clips=len(truth), test_accuracy=accuracy,
                 chance=float(np.bincount(truth).max() / len(truth)), windows=windows, crops=crops,
                 seed=seed, recipe=self._recipe(),
-                of=[own]), network=self.classifier.encoder)
+                of=[own]), network=network.encoder)
         files.write_atomic(folder / RESULT, json.dumps(
             {"accuracy": accuracy, "test_clips": len(truth), "of": own}, indent=1) + "\n")
-        return _begin(folder, own)
+        return accuracy
 
     def _recipe(self) -> dict[str, Any]:
         """The settings, by their names in gin."""
@@ -210,20 +211,21 @@ class Finetune:
             make_optimizer(max(steps, 1), self._batch_size, learning_rate=self._rates[phase],
                            **self._optimization) for phase, steps in phases.items())
 
-    def _build(self, encoder: tf.keras.Model, clip: ClipSpec, classes: int) -> None:
+    def _build(self, encoder: tf.keras.Model, clip: ClipSpec, classes: int) -> Classifier:
         """Makes the classifier, if the last one does not fit."""
         wanted = (json.dumps(encoder.get_config(), sort_keys=True, default=str), clip, classes)
-        if self._compiled != wanted:
+        if self.classifier is None or self._compiled != wanted:
             self.classifier = Classifier(
                 encoder, clip, classes, strategy=self._strategy,
                 make_optimizers=self._make_optimizers, augmentation=self._augmentation,
                 **self._network)
             self._compiled = wanted
+        return self.classifier
 
-    def _train(self, records: Records | MixedRecords, split: str, clip: ClipSpec, seed: int,
-               folder: pathlib.Path, labelled: Collection[str] | None, config: str) -> None:
+    def _train(self, network: Classifier, records: Records | MixedRecords, split: str,
+               clip: ClipSpec, seed: int, folder: pathlib.Path,
+               labelled: Collection[str] | None, config: str) -> None:
         """Trains to the end from the last checkpoint, and estimates the final statistics."""
-        network = self.classifier
         checkpoints = Checkpoints(network.parts, folder / CHECKPOINTS, keep_last=1, keep_best=0,
                                   config=provenance.config_hash(config))
 
@@ -237,14 +239,13 @@ class Finetune:
         with reading(records, split):
             start = checkpoints.restore()
             if start < self._steps:
-                self._loop(iter(distribute(self._strategy, clips(start, seed))), start,
+                self._loop(network, iter(distribute(self._strategy, clips(start, seed))), start,
                            checkpoints, f"fine-tuning {folder.name}")
             if self._steps > self._head_steps:
                 network.estimate_statistics(clips(0, seed + 1).take(self._statistics_steps))
 
-    def _loop(self, batches: Iterator, start: int, checkpoints: Checkpoints,
-              desc: str) -> None:
-        network = self.classifier
+    def _loop(self, network: Classifier, batches: Iterator, start: int,
+              checkpoints: Checkpoints, desc: str) -> None:
         reports: list[tuple[int, Mapping[str, tf.Tensor]]] = []
         with StopRequests() as stop, cli.progress(
                 total=self._steps, initial=start, desc=desc, unit="step") as bar:
@@ -284,7 +285,9 @@ class Finetune:
         if len(sources) > 1 and not records.labels():
             raise UserError(f"the sources of {records.directory} have no label map in common; "
                             f"give each the same {schema.LABELS_FILE}")
-        for source in sources if labelled is not None else ():
+        if labelled is None:
+            return
+        for source in sources:
             if not set(labelled).intersection(self._read_index(source, split).ids):
                 raise UserError(f"split {split!r} in {source.directory} has none of the "
                                 f"{len(labelled)} clips whose labels are to be used; take more")

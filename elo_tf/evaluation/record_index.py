@@ -56,7 +56,7 @@ def read_index(records: Records | MixedRecords, split: str,
       UserError: if the split or a shard is missing.
     """
     shards = [path for source, _ in records.weighted() for path in source.shards(split)]
-    found = []
+    found: list[tuple[str, str, int]] = []
     for path in cli.progress(shards, desc=desc, unit="shard") if desc else shards:
         found += _records(path)
     ids, videos, labels = map(tuple, zip(*found, strict=True)) if found else ((), (), ())
