@@ -115,7 +115,8 @@ class Service:
             except TimeoutError as error:
                 raise RequestError(f"the body took more than {BODY_SECONDS} s", status=408
                                    ) from error
-            yield b"".join(chunks)
+            chunks[:] = [b"".join(chunks)]
+            yield chunks[0]
         finally:
             self._hold(-sum(map(len, chunks)))
 
