@@ -89,9 +89,11 @@ def commands():
 
 def behind_make(target, arguments):
     """The project's own commands that a target of the Makefile would start."""
+    # Below `make test`, make would print which folder it is in.
+    alone = {name: x for name, x in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         ["make", "-n", target, "VIDEOS=videos", *arguments], cwd=ROOT, capture_output=True,
-        text=True, check=False, timeout=60)
+        text=True, check=False, timeout=60, env=alone)
     assert done.returncode == 0, done.stderr
     text = re.sub(r"\\\n\s*", "", done.stdout)
     return re.findall(r"\S*python -m (?:elo_tf|tools)\.[^\n]*", text)
