@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import re
 import signal
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from elo_tf import programs
-from elo_tf.bin import configuration
+from elo_tf.bin import configuration, supervisor
 from elo_tf.errors import UserError
 
 BACKDROPS = 0.8
@@ -99,7 +100,9 @@ class Step:
                 [sys.executable, "-m", programs.module(program), *flags],
                 cwd=configuration.ROOT, stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
-                start_new_session=log is not None)
+                start_new_session=log is not None,
+                # Where this process is killed, the next one finds nobody at work in the folder.
+                preexec_fn=functools.partial(supervisor.end_with_parent, signal.SIGKILL))
             _running.add(process)
             try:
                 if _stopping.is_set():  # After it was looked at last, and before this was known.

@@ -21,6 +21,7 @@ FIRST_DELAY, LONGEST_DELAY = 5.0, 60.0
 waits twice as long as the one before, up to the longest (our choice)."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_prctl = ctypes.CDLL(None).prctl
 
 
 def own_command() -> list[str]:
@@ -90,7 +91,8 @@ class _Supervisor:
 
     def _run_once(self) -> int:
         # A process group of its own: of Ctrl-C it hears once, through us.
-        self._child = subprocess.Popen(self._command, process_group=0, preexec_fn=_die_with_parent)
+        self._child = subprocess.Popen(self._command, process_group=0,
+                                       preexec_fn=end_with_parent)
         if self._signal:  # It came while the child was being made.
             self._child.send_signal(self._signal)
         code = self._child.wait()
@@ -107,8 +109,9 @@ class _Supervisor:
             time.sleep(min(0.1, seconds))
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """In a new process: has the system send it a signal once the one that started it is gone."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _how(code: int) -> str:
