@@ -33,7 +33,14 @@ _SEED = flags.DEFINE_integer("seed", 1, "The same seed gives the same bytes.")
 _CLASSES = flags.DEFINE_string(
     "classes", str(len(procedural.DEFAULT_CLASSES)),
     "How many classes, in this order, or their names between commas: "
-    f"{', '.join(procedural.CLASS_NAMES)}.")
+    f"{', '.join(procedural.CLASS_NAMES)}. `other`: those after the first twelve.")
+_WORLD = flags.DEFINE_enum(
+    "world", "first", list(procedural.WORLDS),
+    "What objects look like and how they sound: the second shares no shape, surface or timbre "
+    "with the first.")
+_ZIPF = flags.DEFINE_float(
+    "zipf", 1.0, "Exponent of the classes' frequencies in the unlabelled split; 0: all are equally "
+    "frequent.", lower_bound=0.0, upper_bound=10.0)
 _BACKDROPS = flags.DEFINE_float(
     "backdrops", 0.0, "Probability that a video happens in the place of its class, which a still "
     "shows: the classes are then as easy as real ones are. 0: they differ by motion alone.",
@@ -43,7 +50,9 @@ _WORKERS = flags.DEFINE_integer(
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """Reads --classes: a number, or names between commas."""
+    """Reads --classes: a number, names between commas, or `other`."""
+    if text.strip() == "other":
+        return procedural.OTHER_CLASSES
     names = tuple(name.strip() for name in text.split(","))
     if len(names) > 1 or not text.strip().lstrip("-").isdigit():
         return names
@@ -84,7 +93,8 @@ def main(_: list[str]) -> None:
     clips = parse_clips(_CLIPS.value, _SPLITS.value)
     settings = procedural_set.Settings(
         seed=_SEED.value, seconds=_SECONDS.value, size=_SIZE.value, fps=_FPS.value,
-        classes=parse_classes(_CLASSES.value), backdrops=_BACKDROPS.value)
+        classes=parse_classes(_CLASSES.value), backdrops=_BACKDROPS.value, world=_WORLD.value,
+        zipf=_ZIPF.value)
     workers = len(os.sched_getaffinity(0)) if _WORKERS.value is None else _WORKERS.value
     if workers < 1:
         raise UserError(f"--workers is {workers}; it must be 1 or more")

@@ -3,6 +3,7 @@
 from elo_tf.data.procedural.scene import (
     CLASS_NAMES,
     DEFAULT_CLASSES,
+    OTHER_CLASSES,
     REVERSED_PAIRS,
     WORLD_SIDE,
     Scene,
@@ -10,6 +11,7 @@ from elo_tf.data.procedural.scene import (
     event_times,
     trajectory,
 )
+from elo_tf.data.procedural.worlds import WORLDS, World
 
-__all__ = ["CLASS_NAMES", "DEFAULT_CLASSES", "REVERSED_PAIRS", "WORLD_SIDE", "Scene",
-           "draw_scene", "event_times", "trajectory"]
+__all__ = ["CLASS_NAMES", "DEFAULT_CLASSES", "OTHER_CLASSES", "REVERSED_PAIRS", "WORLDS",
+           "WORLD_SIDE", "Scene", "World", "draw_scene", "event_times", "trajectory"]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from elo_tf.data.procedural.shapes import SHAPES, TEXTURES
+from elo_tf.data.procedural.worlds import WORLDS, World
 
 # Lengths are in units of the picture's side, times in seconds, angles in radians; y points down.
 WORLD_SIDE = 1.0
@@ -31,8 +31,8 @@ class Look:
     """What an object looks like.
 
     Attributes:
-      shape: a key of `procedural_shapes.SHAPES`.
-      texture: a key of `procedural_shapes.TEXTURES`.
+      shape: a key of `shapes.SHAPES`.
+      texture: a key of `shapes.TEXTURES`.
       frequency: texture repeats per object radius, in radians.
       colours: float [2, 3], the texture's two colours, 0 to 1.
     """
@@ -244,6 +244,31 @@ def _hammer(u: np.ndarray) -> Change:
     return Change(gaps=np.stack([gap, np.zeros_like(gap)], -1))
 
 
+def _roll_cw(u: np.ndarray) -> Change:
+    return dataclasses.replace(_translate(u), turn=np.pi * u)
+
+
+def _loop_cw(u: np.ndarray) -> Change:
+    return dataclasses.replace(_orbit_cw(u), size=2.0 * _triangle(u / 2.0) - 1.0)
+
+
+def _figure_eight(u: np.ndarray) -> Change:
+    return _path(0.26 * np.cos(np.pi * u), 0.13 * np.sin(2.0 * np.pi * u))
+
+
+def _stop_and_go(u: np.ndarray) -> Change:
+    x = u % 1.0
+    return _path(0.5 * (np.floor(u) + x * x * (3.0 - 2.0 * x)))
+
+
+def _swim(u: np.ndarray) -> Change:
+    return dataclasses.replace(_translate(u), size=2.0 * _triangle(u / 2.0) - 1.0)
+
+
+def _rock(u: np.ndarray) -> Change:
+    return Change(turn=0.5 * np.pi * np.cos(np.pi * u))
+
+
 def _reverse(motion: Motion) -> Motion:
     return lambda u: motion(-u)
 
@@ -267,12 +292,22 @@ MOTIONS: dict[str, Motion] = {
     "pulse": _pulse,
     "hammer": _hammer,
     "recoil": _reverse(_hammer),
+    "roll_cw": _roll_cw,
+    "roll_ccw": _reverse(_roll_cw),
+    "loop_cw": _loop_cw,
+    "loop_ccw": _reverse(_loop_cw),
+    "figure_eight": _figure_eight,
+    "stop_and_go": _stop_and_go,
+    "swim": _swim,
+    "rock": _rock,
 }
 CLASS_NAMES = tuple(MOTIONS)
 DEFAULT_CLASSES = CLASS_NAMES[:12]
+OTHER_CLASSES = CLASS_NAMES[12:24]
 # Pairs of classes that differ only by the direction of time.
 REVERSED_PAIRS = (("rotate_cw", "rotate_ccw"), ("orbit_cw", "orbit_ccw"), ("expand", "contract"),
-                  ("speed_up", "slow_down"), ("hammer", "recoil"))
+                  ("speed_up", "slow_down"), ("hammer", "recoil"), ("roll_cw", "roll_ccw"),
+                  ("loop_cw", "loop_ccw"))
 
 
 def _direction(angle: float) -> np.ndarray:
@@ -321,17 +356,25 @@ def event_times(scene: Scene, seconds: float) -> np.ndarray:
     return (cycles - scene.phase) * scene.period
 
 
-def _draw_look(rng: np.random.Generator, background: np.ndarray) -> Look:
+def _draw_look(rng: np.random.Generator, background: np.ndarray, world: World) -> Look:
     """Draws a look whose colours are on average the background's, and each far from it."""
     sign = rng.choice([-1.0, 1.0])
     lift = sign * np.array([rng.uniform(0.3, 0.5), -rng.uniform(0.1, 0.3)])
     colours = background + lift[:, None] + rng.uniform(-0.15, 0.15, (2, 3))
-    return Look(shape=str(rng.choice(list(SHAPES))), texture=str(rng.choice(list(TEXTURES))),
+    return Look(shape=str(rng.choice(world.shapes)), texture=str(rng.choice(world.textures)),
                 frequency=rng.uniform(2.2, 4.0), colours=np.clip(colours, 0.0, 1.0))
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draws everything but the class, which it is not told."""
+def draw_scene(rng: np.random.Generator, world: World = WORLDS["first"]) -> Scene:
+    """Draws everything but the class, which it is not told.
+
+    Args:
+      rng: the only source of randomness.
+      world: what objects there look like.
+
+    Returns:
+      The scene.
+    """
     colour = rng.uniform(0.3, 0.7, 3)
     count = 8
     length = 2 * np.pi * rng.uniform(1.0, 5.0, count)
@@ -354,8 +397,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         place=rng.uniform(0.0, WORLD_SIDE, (rings, 2)),
         strength=rng.uniform(0.12, 0.22, rings) * rng.choice([-1.0, 1.0], rings))
     return Scene(
-        main=_draw_look(rng, colour),
-        other=_draw_look(rng, colour),
+        main=_draw_look(rng, colour, world),
+        other=_draw_look(rng, colour, world),
         background=background,
         ripples=ripples,
         camera=camera,

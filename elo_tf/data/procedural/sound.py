@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from elo_tf.data.procedural.scene import Scene, event_times, trajectory
+from elo_tf.data.procedural.worlds import WORLDS, World
 
 SAMPLE_RATE = 16_000
 LOUDNESS_RANGE_DB = (-32.0, -16.0)
@@ -26,7 +27,8 @@ class Voice:
 
     Attributes:
       pitch: frequency of the hum at average speed and size, hertz.
-      overtones: float [K], amplitudes of its harmonics; their squares sum to 1.
+      harmonics: int [K], the first and those of the world.
+      overtones: float [K], their amplitudes, whose squares sum to 1.
       phases: float [K], of the harmonics.
       click_frequency: hertz.
       click_level: peak of a click; the hum's root mean square is 0.1.
@@ -36,6 +38,7 @@ class Voice:
     """
 
     pitch: float
+    harmonics: np.ndarray
     overtones: np.ndarray
     phases: np.ndarray
     click_frequency: float
@@ -45,18 +48,20 @@ class Voice:
     loudness_db: float
 
 
-def draw_voice(rng: np.random.Generator, samples: int, sample_rate: int = SAMPLE_RATE) -> Voice:
+def draw_voice(rng: np.random.Generator, samples: int, sample_rate: int = SAMPLE_RATE,
+               world: World = WORLDS["first"]) -> Voice:
     """Draws everything but the class, which it is not told.
 
     Args:
       rng: the only source of randomness.
       samples: length of the track.
       sample_rate: hertz.
+      world: how things sound there.
 
     Returns:
       The voice.
     """
-    overtones = np.array([1.0, *rng.uniform(0.0, 0.7, 3)])
+    overtones = np.array([1.0, *rng.uniform(0.0, 0.7, len(world.harmonics))])
     strays = np.zeros(samples, np.float32)
     for _ in range(rng.integers(0, 4)):
         length = int(rng.uniform(0.05, 0.3) * sample_rate)
@@ -68,10 +73,11 @@ def draw_voice(rng: np.random.Generator, samples: int, sample_rate: int = SAMPLE
         piece = strays[at:at + length]
         piece += rng.uniform(0.05, 0.2) * sound[:len(piece)]
     return Voice(
-        pitch=220.0 * 2.0 ** rng.uniform(0.0, 1.5),
+        pitch=world.pitch * 2.0 ** rng.uniform(0.0, 1.5),
+        harmonics=np.array([1, *world.harmonics]),
         overtones=overtones / np.linalg.norm(overtones),
         phases=rng.uniform(0.0, 2 * np.pi, len(overtones)),
-        click_frequency=rng.uniform(900.0, 2500.0),
+        click_frequency=rng.uniform(*world.clicks),
         click_level=rng.uniform(0.5, 0.9),
         hiss=rng.standard_normal(int(_CLICK_SECONDS * sample_rate)),
         strays=strays,
@@ -122,7 +128,8 @@ def impacts(name: str, scene: Scene, voice: Voice, samples: int,
     octaves = np.interp(times, control, pitch_octaves(name, scene, control))
     angle = np.cumsum(2 * np.pi / sample_rate * voice.pitch * 2.0 ** octaves)
     track = np.zeros(samples)
-    for harmonic, (level, phase) in enumerate(zip(voice.overtones, voice.phases, strict=True), 1):
+    for harmonic, level, phase in zip(
+            voice.harmonics, voice.overtones, voice.phases, strict=True):
         track += 0.1 * np.sqrt(2.0) * level * np.sin(harmonic * angle + phase)
     length = len(voice.hiss)
     time = np.arange(length) / sample_rate

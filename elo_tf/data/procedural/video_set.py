@@ -46,6 +46,9 @@ class Settings:
       classes: names from `procedural.CLASS_NAMES`.
       backdrops: probability that a clip happens in the place of its class; 0: only motion tells
         the classes apart.
+      world: a key of `procedural.WORLDS`.
+      zipf: exponent s of the unlabelled split: the n-th most frequent class has a share
+        proportional to 1 / n^s; 0: all are equally frequent.
     """
 
     seed: int = 1
@@ -54,6 +57,8 @@ class Settings:
     fps: float = 12.0
     classes: tuple[str, ...] = procedural.DEFAULT_CLASSES
     backdrops: float = 0.0
+    world: str = "first"
+    zipf: float = 1.0
 
     def __post_init__(self):
         if self.seed < 0:
@@ -75,6 +80,11 @@ class Settings:
             raise UserError(f"classes is {', '.join(self.classes)}; name at least two, each once")
         if not 0 <= self.backdrops <= 1:
             raise UserError(f"backdrops is {self.backdrops:g}; it is a probability, in [0, 1]")
+        if self.world not in procedural.WORLDS:
+            raise UserError(f"there is no world {self.world!r}; there are "
+                            f"{', '.join(procedural.WORLDS)}")
+        if not 0 <= self.zipf <= 10:
+            raise UserError(f"zipf is {self.zipf:g}; it is an exponent, in [0, 10]")
 
     @property
     def frames(self) -> int:
@@ -128,11 +138,11 @@ def class_of(settings: Settings, split: str, index: int) -> str:
     Returns:
       Its class: in `train` and `test` each once in every row of as many clips as there are
       classes; in `unlabelled` the n-th of a random order of the classes with probability
-      proportional to 1 / n, spread evenly over the indices.
+      proportional to 1 / n^s, spread evenly over the indices.
     """
     count = len(settings.classes)
     if split == "unlabelled":
-        law = 1.0 / np.arange(1, count + 1)
+        law = 1.0 / np.arange(1, count + 1) ** settings.zipf
         # Multiples of the golden ratio fill [0, 1) evenly however many there are.
         place = (0.5 + index * (np.sqrt(5.0) - 1.0) / 2.0) % 1.0
         rank = int(np.searchsorted(np.cumsum(law / law.sum())[:-1], place, side="right"))
@@ -162,7 +172,8 @@ def make_clip(settings: Settings, split: str, index: int) -> Clip:
     """
     name = class_of(settings, split, index)
     for_scene, for_voice, _, for_backdrop = _generators(settings, split, index)
-    scene = procedural.draw_scene(for_scene)
+    world = procedural.WORLDS[settings.world]
+    scene = procedural.draw_scene(for_scene, world)
     if for_backdrop.random() < settings.backdrops:
         scene = backdrop.set_backdrop(
             scene, settings.classes.index(name), len(settings.classes), for_backdrop)
@@ -174,7 +185,7 @@ def make_clip(settings: Settings, split: str, index: int) -> Clip:
         return Clip(name, frames, None)
     if sound == "silent":
         return Clip(name, frames, np.zeros(settings.samples, np.float32))
-    voice = procedural_sound.draw_voice(for_voice, settings.samples)
+    voice = procedural_sound.draw_voice(for_voice, settings.samples, world=world)
     return Clip(name, frames,
                 procedural_sound.soundtrack(name, scene, voice, settings.samples))
 
@@ -201,7 +212,8 @@ def _check_folder(output: pathlib.Path, settings: Settings, clips: dict[str, int
         return {}
     try:
         truth = json.loads(truth_file.read_text(encoding="utf-8"))
-        before = {"backdrops": 0.0} | truth["settings"]  # older sets do not name them
+        # Older sets do not name all of them.
+        before = {"backdrops": 0.0, "world": "first", "zipf": 1.0} | truth["settings"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{truth_file} is not a truth file of procedural videos ({error!r}); "
                         "name another --output") from error

@@ -8,6 +8,7 @@ import scipy.stats
 
 from elo_tf.data import procedural
 from elo_tf.data.procedural import render as procedural_render
+from elo_tf.data.procedural import shapes
 from elo_tf.data.procedural import sound as procedural_sound
 
 
@@ -38,6 +39,49 @@ def test_there_are_enough_classes_and_pairs():
     kept = [pair for pair in procedural.REVERSED_PAIRS
             if set(pair) <= set(procedural.DEFAULT_CLASSES)]
     assert len(kept) >= 4
+    assert len(procedural.OTHER_CLASSES) >= 12
+    assert not set(procedural.OTHER_CLASSES) & set(procedural.DEFAULT_CLASSES)
+
+
+def test_worlds_share_nothing():
+    first, second = (procedural.WORLDS[name] for name in ("first", "second"))
+    assert not set(first.shapes) & set(second.shapes)
+    assert not set(first.textures) & set(second.textures)
+    assert first.clicks[1] < second.clicks[0]
+    scenes = [procedural.draw_scene(np.random.Generator(np.random.PCG64(index)), second)
+              for index in range(100)]
+    assert {scene.main.shape for scene in scenes} == set(second.shapes)
+    assert {scene.other.texture for scene in scenes} == set(second.textures)
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_shapes_are_of_about_one_size_and_have_soft_edges(shape):
+    axis = np.linspace(-1.5, 1.5, 601)
+    u, v = np.meshgrid(axis, axis)
+    distance = shapes.SHAPES[shape](u, v)
+    area = (distance < 0).sum() * 0.005 ** 2
+    assert 0.9 < area < 3.2
+    assert np.hypot(u, v)[distance < 0].max() < 1.45
+    slope = np.hypot(*np.gradient(distance, 0.005))[np.abs(distance) < 0.02]
+    assert 0.5 < np.median(slope) < 1.5
+
+
+def test_the_sound_of_the_second_world_has_harmonics_of_its_own():
+    scene = dataclasses.replace(_scene(15), radius=0.15)
+    samples = 2 * procedural_sound.SAMPLE_RATE
+    for name, wanted in (("first", {1, 2, 3, 4}), ("second", {1, 3, 5, 7, 9})):
+        voice = procedural_sound.draw_voice(
+            np.random.Generator(np.random.PCG64(1)), samples, world=procedural.WORLDS[name])
+        voice = dataclasses.replace(voice, click_level=0.0)
+        # Nothing changes in a rotation, so its hum has one pitch.
+        track = procedural_sound.impacts("rotate_cw", scene, voice, samples)
+        spectrum = np.abs(np.fft.rfft(track * np.hanning(samples)))
+        octaves = procedural_sound.pitch_octaves("rotate_cw", scene, np.arange(5) / 100)[0]
+        base = voice.pitch * 2.0 ** octaves
+        found = {k for k in range(1, 11)
+                 if spectrum[round(2 * k * base) - 3:round(2 * k * base) + 4].max()
+                 > 0.02 * spectrum.max()}
+        assert found <= wanted and 1 in found and len(found) > 1
 
 
 @pytest.mark.parametrize("pair", procedural.REVERSED_PAIRS)

@@ -194,6 +194,31 @@ def test_unlabelled_classes_follow_zipf():
     assert len(orders) > 4  # Which class is frequent depends on the seed.
 
 
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.5])
+def test_the_law_of_the_unlabelled_classes_has_an_exponent(exponent):
+    settings = dataclasses.replace(SETTINGS, zipf=exponent)
+    drawn = collections.Counter(procedural_set.class_of(settings, "unlabelled", index)
+                                for index in range(600))
+    law = np.arange(1.0, 13.0) ** -exponent
+    np.testing.assert_allclose(sorted(drawn.values(), reverse=True), 600 * law / law.sum(),
+                               atol=2.5)
+
+
+def test_stills_of_the_second_world_do_not_tell_its_classes():
+    settings = dataclasses.replace(SETTINGS, world="second", classes=procedural.OTHER_CLASSES)
+    found = {}
+    for split in ("train", "test"):
+        clips = [procedural_set.make_clip(settings, split, index) for index in range(CLIPS)]
+        found[split] = {
+            "label": np.array([clip.name for clip in clips]),
+            "mean_frame": np.array([clip.frames.mean(0).ravel() for clip in clips]),
+            "first_frame": np.array([clip.frames[0].ravel().astype(float) for clip in clips])}
+    for key in ("mean_frame", "first_frame"):
+        accuracy = _linear_accuracy(found, key, 1e-3)
+        print(f"{key}: {accuracy:.3f} (limit {LIMIT:.3f})")
+        assert accuracy <= LIMIT
+
+
 def test_some_clips_are_silent_and_some_have_no_track_whatever_their_class():
     kinds = [procedural_set.sound_of(SETTINGS, "train", index) for index in range(2400)]
     names = [procedural_set.class_of(SETTINGS, "train", index) for index in range(2400)]
@@ -293,7 +318,8 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
     ({"seconds": float("nan")}, "seconds is nan"), ({"seed": -1}, "seed is -1"),
     ({"classes": ("bounce", "jump")}, "no class is called jump"),
     ({"classes": ("bounce", "bounce")}, "each once"), ({"classes": ("bounce",)}, "at least two"),
-    ({"backdrops": 1.5}, "backdrops is 1.5"),
+    ({"backdrops": 1.5}, "backdrops is 1.5"), ({"world": "third"}, "no world 'third'"),
+    ({"zipf": -1.0}, "zipf is -1"),
 ])
 def test_bad_settings_are_refused(values, message):
     with pytest.raises(UserError, match=message):
