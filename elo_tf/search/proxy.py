@@ -22,10 +22,11 @@ from elo_tf.data.clip_spec import ClipSpec
 from elo_tf.data.pipeline import reading, require_clips, testing_clips, training_clips
 from elo_tf.data.record_set import MixedRecords, Records
 from elo_tf.errors import UserError
-from elo_tf.features import FeatureExtractor
+from elo_tf.features import FeatureExtractor, Features
 from elo_tf.fitness.guide import Fitness
 from elo_tf.losses import LossSpace
 from elo_tf.pretraining import PretrainingModel
+from elo_tf.search import kept_features
 from elo_tf.search.errors import CandidateError
 from elo_tf.training.batch_statistics import BatchStatistics
 from elo_tf.training.data_wait import DataWait
@@ -57,7 +58,7 @@ class Proxy:
                  split: str = "unlabelled", labelled_split: str = "train", steps: int = 200,
                  batch_size: int = 16, seed: int = 1, statistics_steps: int = 4,
                  cache: bool = True, check_every: int = 10, time_limit: float = 0.0,
-                 quiet: bool = False):
+                 keep_features: str = "", looks: Sequence[int] = (), quiet: bool = False):
         """Builds the network, reads the clips and compiles a step.
 
         Args:
@@ -77,6 +78,9 @@ class Proxy:
             candidate; turn it off where they do not fit.
           check_every: steps between looks at the losses; a training that diverged stops there.
           time_limit: seconds after which a training is given up; 0: none.
+          keep_features: folder for the features of every network that is measured, to study the
+            fitness on; empty: none. See `kept_features.py`.
+          looks: steps after which they are kept as well as at the end.
           quiet: without progress bars.
         """
         started = time.perf_counter()
@@ -92,6 +96,10 @@ class Proxy:
         self._fitness = fitness
         self._steps, self._batch_size = steps, batch_size
         self._check_every, self._time_limit = check_every, time_limit
+        self._keep, self._looks = keep_features, frozenset(looks)
+        if not all(0 < look < steps for look in looks) or (looks and not keep_features):
+            raise UserError(f"Proxy.looks is {tuple(looks)}; it holds steps before the last, "
+                            f"{steps}, and needs Proxy.keep_features")
         self._statistics_steps, self._cache, self._quiet = statistics_steps, cache, quiet
         self._seed = seed
         self._strategy = make_strategy()
@@ -140,15 +148,15 @@ class Proxy:
         started = time.perf_counter()
         seeded = self._of_repeat(repeat)
         if weights is None:
-            return self._control(seeded)
+            return self._control(seeded, repeat)
         self._reset(seeded)
         self.model.set_weights_by_name(weights)
         self._wait.take()
         with reading(self._records, self._split):
-            losses = self._train(seeded, started)
+            losses = self._train(seeded, started, weights, repeat)
         waited = self._wait.take().seconds
         trained = time.perf_counter()
-        report = self._measure(seeded)
+        report = self._measure(seeded, weights, repeat, self._steps)
         active = set(self.space.active(weights))
         return {**report, "losses": {n: x for n, x in losses.items() if n in active},
                 "seconds": {"train": trained - started, "wait": waited, **report["seconds"],
@@ -159,10 +167,11 @@ class Proxy:
         """How often the train step was traced."""
         return self._wait.traces
 
-    def _measure(self, seeded: _Seeded) -> dict[str, Any]:
-        """Fitness of the RGB encoder as it is; see `evaluate`."""
-        started = time.perf_counter()
+    def _features(self, seeded: _Seeded, weights: Mapping[str, float] | None, repeat: int,
+                  step: int) -> tuple[Features, Features | None]:
+        """Those of the held-out and of the labelled clips, of the RGB encoder as it is."""
         with reading(self._records, self._split):
+            # What training goes on with does not depend on these statistics.
             self._estimator.estimate(
                 ClipViews({"rgb": rgb}, self._clip).view("rgb", "intact")
                 for rgb in seeded.statistics)
@@ -171,6 +180,16 @@ class Proxy:
         if self._labelled is not None:
             with reading(self._records, self._labelled_split):
                 labelled = self._extract(self._labelled)
+        if self._keep:
+            kept_features.write(self._keep, kept_features.Kept(
+                weights, repeat, step, features, labelled))
+        return features, labelled
+
+    def _measure(self, seeded: _Seeded, weights: Mapping[str, float] | None, repeat: int,
+                 step: int) -> dict[str, Any]:
+        """Fitness of the RGB encoder as it is; see `evaluate`."""
+        started = time.perf_counter()
+        features, labelled = self._features(seeded, weights, repeat, step)
         extracted = time.perf_counter()
         with self._one_thread.limit(limits=1):
             report = (self._fitness(features.embedding) if labelled is None else
@@ -185,7 +204,7 @@ class Proxy:
             "seconds": {"features": extracted - started, **report.seconds},
             "worker": f"{socket.gethostname()}:{os.getpid()}", "traces": self.traces}
 
-    def _control(self, seeded: _Seeded) -> dict[str, Any]:
+    def _control(self, seeded: _Seeded, repeat: int) -> dict[str, Any]:
         """The untrained network's fitness, and what a step takes with all losses."""
         self._reset(seeded)
         self.model.set_weights_by_name(dict.fromkeys(self.space.names, 0.5))
@@ -196,13 +215,14 @@ class Proxy:
             float(self.model.train_function(batches)["total"])
         step = (time.perf_counter() - started) / steps
         self._reset(seeded)
-        report = self._measure(seeded)
+        report = self._measure(seeded, None, repeat, 0)
         gpus = tf.config.list_logical_devices("GPU")
         return {**report, "seconds": {**self._times, "step": step, **report["seconds"]},
                 "facts": {"steps": self._steps, "batch_size": self._batch_size,
                           "gpus": len(gpus), "replicas": self._strategy.num_replicas_in_sync}}
 
-    def _train(self, seeded: _Seeded, started: float) -> dict[str, float]:
+    def _train(self, seeded: _Seeded, started: float, weights: Mapping[str, float],
+               repeat: int) -> dict[str, float]:
         progress = None if self._quiet else cli.progress(
             total=self._steps, desc="  candidate", unit="step")
         try:
@@ -213,6 +233,8 @@ class Proxy:
                     progress.update()
                 if step % self._check_every == 0 or step == self._steps:
                     self._check(report, step, time.perf_counter() - started)
+                if step in self._looks:
+                    self._features(seeded, weights, repeat, step)
             return dict(zip(self.model.names, map(float, report["losses"]), strict=True))
         except tf.errors.ResourceExhaustedError as error:
             raise CandidateError(f"out of memory: {error.message.splitlines()[0]}") from error

@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 
 from elo_tf.bin import configuration
+from elo_tf.errors import UserError
 from elo_tf.losses import LossSpace
+from elo_tf.search import kept_features
 from elo_tf.search.errors import CandidateError
 from elo_tf.training.optimization import make_optimizer
 
@@ -91,6 +93,35 @@ def test_clusters_are_of_heldout_clips_and_weak_is_an_accuracy(proxy):
     assert set(clips) <= heldout
     # 12 labelled clips, in halves of 6, each tested once.
     assert result["weak"] * 12 == pytest.approx(round(result["weak"] * 12))
+
+
+def test_features_are_kept_and_looks_change_nothing(proxy, tmp_path, monkeypatch):
+    plain = bits(proxy.evaluate(drawn(2)))
+    monkeypatch.setattr(proxy, "_keep", str(tmp_path / "kept"))
+    monkeypatch.setattr(proxy, "_looks", frozenset([1, 2]))
+    assert bits(proxy.evaluate(drawn(2))) == plain
+    control = proxy.evaluate(None)
+    found = {(x.weights is None, x.step): x
+             for x in map(kept_features.read, (tmp_path / "kept").iterdir())}
+    assert set(found) == {(False, 1), (False, 2), (False, 3), (True, 0)}
+    assert found[False, 3].weights == drawn(2)
+    fitness = gin.get_configurable("Fitness")()
+    for result, kept in ((plain, found[False, 3]), (control, found[True, 0])):
+        report = fitness(kept.heldout.embedding, kept.labelled.embedding, kept.labelled.labels)
+        assert report.fitness == pytest.approx(result["fitness"], rel=1e-6)
+        assert report.weak == result["weak"]
+    assert np.abs(found[False, 1].heldout.embedding - found[False, 2].heldout.embedding).max() > 0
+
+
+def test_looks_must_lie_before_the_end(make_proxy):
+    with pytest.raises(UserError, match=r"looks is \(3,\); it holds steps before the last, 3"):
+        make_proxy(keep_features="kept", looks=(3,))
+
+
+def test_other_files_are_not_read_as_features(tmp_path):
+    (tmp_path / "a.npz").write_text("text")
+    with pytest.raises(UserError, match="does not hold the features"):
+        kept_features.read(tmp_path / "a.npz")
 
 
 def test_what_takes_too_long_or_diverges_is_given_up_at_once(make_proxy):

@@ -1,0 +1,184 @@
+"""Does the Zipf fitness rank trained networks as labels would? One table, of kept features.
+
+    python -m elo_tf.bin.search ... --gin_file=search/random.gin \\
+        --gin_bindings="Proxy.keep_features = 'kept'" --gin_bindings="Proxy.looks = (100, 200)"
+    python -m benchmarks.fitness_controls --features=kept --output=controls
+
+For each length of training, and for unlabelled sets whose classes follow Zipf's law with several
+exponents (0: all are equally frequent), it gives the rank correlation (Spearman) of the fitness
+with the accuracy of a linear layer over all networks: -1 is a perfect fitness, as lower is better.
+The sets are composed of the labelled clips, so that their law is known; the fitness sees no label.
+Accuracy is that of logistic regression, cross-validated over the same clips. Beside it: the share
+of the networks that the untrained one is fitter than, and how much fitter it is than the median.
+Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
+have been selected by it.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import pathlib
+from concurrent import futures
+
+import numpy as np
+import threadpoolctl
+from scipy import stats
+from sklearn import linear_model, model_selection, pipeline, preprocessing
+
+from elo_tf import cli, files
+from elo_tf.features import Features
+from elo_tf.fitness import clustering, guards, zipf
+from elo_tf.fitness.normalisation import normalise
+from elo_tf.search import kept_features
+
+NORMALISATIONS = ("none", "l2", "standardise", "standardise_l2")
+LAWS = (0.0, 0.5, 1.0, 1.5)  # of the classes in the unlabelled set
+EXPONENTS = (0.5, 1.0, 1.5)  # of the fitness
+RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes
+TWO_SIGMA_SQUARED = 1.0
+RESAMPLES = 1000
+TABLE = "controls.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to measure a fitness on one kind of set."""
+
+    law: float
+    normalisation: str
+    ratio: float
+    s: float
+
+    def __str__(self) -> str:
+        return f"{self.law:g}/{self.normalisation}/{self.ratio:g}/{self.s:g}"
+
+
+SETTINGS = tuple(Setting(*x) for x in itertools.product(LAWS, NORMALISATIONS, RATIOS, EXPONENTS))
+
+
+def composed(labels: np.ndarray, law: float, seed: int = 0) -> np.ndarray:
+    """Clips of a set whose n-th most frequent class has a share proportional to 1 / n^law.
+
+    Args:
+      labels: int64 [N] of a set that has every class about equally often.
+      law: the exponent.
+      seed: of which class is frequent, and which of its clips are taken.
+
+    Returns:
+      int64 [M] rows; the most frequent class has all of its clips.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    classes = rng.permutation(np.unique(labels))
+    rows = [rng.permutation(np.flatnonzero(labels == x)) for x in classes]
+    most = min(map(len, rows))
+    return np.sort(np.concatenate([
+        members[:max(1, round(most * rank ** -law))] for rank, members in enumerate(rows, 1)]))
+
+
+def accuracy(features: Features) -> float:
+    """Of a linear layer, cross-validated."""
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(),
+                                   linear_model.LogisticRegression(C=0.1, max_iter=1000))
+    folds = model_selection.StratifiedKFold(5, shuffle=True, random_state=0)
+    return float(model_selection.cross_val_score(
+        model, features.embedding, features.labels, cv=folds).mean())
+
+
+def measure(path: pathlib.Path) -> dict:
+    """All that is wanted of one network."""
+    kept = kept_features.read(path)
+    labelled = kept.labelled
+    report = {"step": kept.step, "repeat": kept.repeat, "trained": kept.weights is not None,
+              "spread": guards.spread(labelled.embedding),
+              "effective_rank": guards.effective_rank(labelled.embedding), "fitness": {}}
+    with threadpoolctl.threadpool_limits(limits=1):
+        report["accuracy"] = accuracy(labelled)
+        classes = len(np.unique(labelled.labels))
+        for law, how, ratio in itertools.product(LAWS, NORMALISATIONS, RATIOS):
+            points = normalise(labelled.embedding[composed(labelled.labels, law)], how)
+            k = max(2, round(ratio * classes))
+            if k > len(points):
+                continue
+            clusters = clustering.kmeans(points, k, seed=0)
+            mass = zipf.log_cluster_mass(points, clusters.centroids, TWO_SIGMA_SQUARED)
+            for s in EXPONENTS:
+                report["fitness"][str(Setting(law, how, ratio, s))] = zipf.divergence(mass, s)
+    return report
+
+
+def interval(fitness: np.ndarray, quality: np.ndarray) -> tuple[float, float, float]:
+    """Spearman's rho and its 95% interval, by resampling networks."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    rows = rng.integers(0, len(fitness), (RESAMPLES, len(fitness)))
+    with np.errstate(invalid="ignore"):
+        ranks = [stats.rankdata(x[rows], axis=1) for x in (fitness, quality)]
+        centred = [x - x.mean(axis=1, keepdims=True) for x in ranks]
+        rhos = ((centred[0] * centred[1]).sum(1)
+                / np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1)))
+    low, high = np.nanpercentile(rhos, [2.5, 97.5])
+    return float(stats.spearmanr(fitness, quality).statistic), float(low), float(high)
+
+
+def table(reports: list[dict]) -> str:
+    """Markdown: for each length a table, the best settings first."""
+    lines = []
+    untrained = [x for x in reports if not x["trained"]]
+    for step in sorted({x["step"] for x in reports if x["trained"]}):
+        networks = [x for x in reports if x["trained"] and x["step"] == step]
+        quality = np.array([x["accuracy"] for x in networks])
+        lines += [f"## After {step} steps: {len(networks)} networks", "",
+                  f"Accuracy {quality.mean():.1%} on average, {quality.min():.1%} to "
+                  f"{quality.max():.1%}" + (
+                      f"; untrained {np.mean([x['accuracy'] for x in untrained]):.1%}."
+                      if untrained else "."), ""]
+        for name in ("spread", "effective_rank"):
+            values = np.array([x[name] for x in networks])
+            lines.append(f"{name.replace('_', ' ')} against accuracy: rho "
+                         f"{stats.spearmanr(values, quality).statistic:+.2f}. ")
+        lines += ["", "| law of the classes | normalisation | k / classes | s | rho | 95% | "
+                  "untrained is fitter than |", "|---:|---|---:|---:|---:|---|---:|"]
+        rows = []
+        for setting in SETTINGS:
+            name = str(setting)
+            if any(name not in x["fitness"] for x in networks):
+                continue
+            fitness = np.array([x["fitness"][name] for x in networks])
+            rho, low, high = interval(fitness, quality)
+            beaten = "" if not untrained else "{:.0%}".format(
+                np.mean(fitness > np.mean([x["fitness"][name] for x in untrained])))
+            rows.append((setting.law, rho, f"| {setting.law:g} | {setting.normalisation} | "
+                         f"{setting.ratio:g} | {setting.s:g} | {rho:+.2f} | {low:+.2f} to "
+                         f"{high:+.2f} | {beaten} |"))
+        lines += [row for _, _, row in sorted(rows, key=lambda x: x[:2])] + [""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures what is not measured yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", required=True, help="the folder of Proxy.keep_features")
+    parser.add_argument("--output", required=True,
+                        help=f"folder for {TABLE}, and a JSON file for each network")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    flags = parser.parse_args()
+    output = pathlib.Path(flags.output)
+    paths = sorted(pathlib.Path(flags.features).glob("*.npz"))
+    if not paths:
+        parser.error(f"{flags.features} holds no features (*.npz)")
+    done = {path: output / "networks" / f"{path.stem}.json" for path in paths}
+    missing = [path for path, result in done.items() if not result.exists()]
+    with futures.ProcessPoolExecutor(flags.workers) as pool:
+        for path, report in zip(missing, cli.progress(
+                pool.map(measure, missing), total=len(missing),
+                desc="networks", unit="network"), strict=True):
+            files.write_atomic(done[path], json.dumps(report, indent=1) + "\n")
+    reports = [json.loads(done[path].read_text(encoding="utf-8")) for path in paths]
+    text = table(reports)
+    files.write_atomic(output / TABLE, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
