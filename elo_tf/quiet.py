@@ -41,7 +41,8 @@ HARMLESS_RECORDS = re.compile("|".join((
     r"Compiled the loaded model, but the compiled metrics have yet to be built",
 )))
 NOISY_IMPORTS = ("tensorflow", "keras_core")
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Not resolved: the log knows a file by the name that it was imported by, which may be a link.
+ROOT = pathlib.Path(__file__).absolute().parent.parent
 OWN_CODE = tuple(str(ROOT / folder) for folder in ("elo_tf", "tools", "benchmarks"))
 
 
