@@ -59,8 +59,7 @@ class PretrainingModel(tf.keras.Model):
         Args:
           clip: the clip's size.
           space: the loss space.
-          names: the losses to build, for fixed weights; all of the space by default, for weights
-            that change.
+          names: the losses to build, all of the space by default.
           seed: of the initial variables, the views' draws and the augmentation's.
           make_video_encoder: called with the number of channels and `name`.
           make_audio_encoder: called with the number of mel bins and `name`.
@@ -74,9 +73,9 @@ class PretrainingModel(tf.keras.Model):
             each view by itself), or both.
           accumulate: parts of each replica's batch that are computed one after the other.
           xla: compile the encoders with XLA, for GPUs; it needs a single replica.
-          skip_zero: leave out of a step what only losses of weight 0 need (our choice). It acts
-            where the weights may change, without `names`, on one replica that takes its batch at
-            once, with `recompute` "none" or "units" and without `xla`.
+          skip_zero: leave out of a step what only losses of weight 0 need (our choice), for weights
+            that change. It acts on one replica that takes its batch at once, with `recompute`
+            "none" or "units" and without `xla`.
           weighting: "uncertainty" learns the weights in the training (see `uncertainty`);
             `loss_weights` then says by a weight above 0 which losses take part.
 
@@ -110,8 +109,8 @@ class PretrainingModel(tf.keras.Model):
             raise UserError(f"PretrainingModel.recompute is {recompute!r}, but a task of "
                             f"{', '.join(self.names)} goes into an encoder between its blocks, "
                             "which views one by one do not allow; set it to 'none' or 'units'")
-        self.skips = (skip_zero and names is None and replicas == 1 and accumulate == 1
-                      and not xla and not self._in_turn and not self._maps)
+        self.skips = (skip_zero and replicas == 1 and accumulate == 1 and not xla
+                      and not self._in_turn and not self._maps)
         self._views = {m: sorted({v for n, v in wanted if n == m})
                        for m in ("rgb", "flow", "gray", "audio")}
         self.encoders = {}

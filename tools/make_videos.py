@@ -45,6 +45,10 @@ _BACKDROPS = flags.DEFINE_float(
     "backdrops", 0.0, "Probability that a video happens in the place of its class, which a still "
     "shows: the classes are then as easy as real ones are. 0: they differ by motion alone.",
     lower_bound=0.0, upper_bound=1.0)
+_CUES = flags.DEFINE_list(
+    "cues", ["look"], "What the places of --backdrops are known by: look; camera, which drifts "
+    "there in one of three directions; sound, one of four. Camera and sound together tell twelve "
+    "places apart, which neither does alone: no single sense knows all.")
 _WORKERS = flags.DEFINE_integer(
     "workers", None, "Processes. The files do not depend on it. Default: one a core.")
 
@@ -93,7 +97,8 @@ def main(_: list[str]) -> None:
     clips = parse_clips(_CLIPS.value, _SPLITS.value)
     settings = procedural_set.Settings(
         seed=_SEED.value, seconds=_SECONDS.value, size=_SIZE.value, fps=_FPS.value,
-        classes=parse_classes(_CLASSES.value), backdrops=_BACKDROPS.value, world=_WORLD.value,
+        classes=parse_classes(_CLASSES.value), backdrops=_BACKDROPS.value,
+        cues=tuple(_CUES.value), world=_WORLD.value,
         zipf=_ZIPF.value)
     workers = len(os.sched_getaffinity(0)) if _WORKERS.value is None else _WORKERS.value
     if workers < 1:

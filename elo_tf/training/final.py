@@ -108,7 +108,7 @@ def pretrain(run_dir: str, *, records: Records | MixedRecords = gin.REQUIRED,
         for part in ("fit", "heldout"):
             require_clips(records, split, part, clip)
         with strategy.scope():
-            model = make_model(clip, space, names=names, seed=seed)
+            model = make_model(clip, space, names=names, skip_zero=False, seed=seed)
             model.check_batch_size(batch_size)
             model.set_weights_by_name(weights)
             model.compile(optimizer=optimizer(steps, batch_size))

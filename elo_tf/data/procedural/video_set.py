@@ -46,6 +46,7 @@ class Settings:
       classes: names from `procedural.CLASS_NAMES`.
       backdrops: probability that a clip happens in the place of its class; 0: only motion tells
         the classes apart.
+      cues: of `backdrop.CUES`, what a place is known by.
       world: a key of `procedural.WORLDS`.
       zipf: exponent s of the unlabelled split: the n-th most frequent class has a share
         proportional to 1 / n^s; 0: all are equally frequent.
@@ -57,6 +58,7 @@ class Settings:
     fps: float = 12.0
     classes: tuple[str, ...] = procedural.DEFAULT_CLASSES
     backdrops: float = 0.0
+    cues: tuple[str, ...] = ("look",)
     world: str = "first"
     zipf: float = 1.0
 
@@ -80,6 +82,10 @@ class Settings:
             raise UserError(f"classes is {', '.join(self.classes)}; name at least two, each once")
         if not 0 <= self.backdrops <= 1:
             raise UserError(f"backdrops is {self.backdrops:g}; it is a probability, in [0, 1]")
+        wrong = sorted(set(self.cues) - set(backdrop.CUES))
+        if wrong or not self.cues:
+            raise UserError(f"cues is {', '.join(self.cues) or 'empty'}; name some of "
+                            f"{', '.join(backdrop.CUES)}")
         if self.world not in procedural.WORLDS:
             raise UserError(f"there is no world {self.world!r}; there are "
                             f"{', '.join(procedural.WORLDS)}")
@@ -98,7 +104,8 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as they stand in the truth file."""
-        return {"version": _VERSION, **dataclasses.asdict(self), "classes": list(self.classes)}
+        return {"version": _VERSION, **dataclasses.asdict(self), "classes": list(self.classes),
+                "cues": list(self.cues)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +181,13 @@ def make_clip(settings: Settings, split: str, index: int) -> Clip:
     for_scene, for_voice, _, for_backdrop = _generators(settings, split, index)
     world = procedural.WORLDS[settings.world]
     scene = procedural.draw_scene(for_scene, world)
-    if for_backdrop.random() < settings.backdrops:
-        scene = backdrop.set_backdrop(
-            scene, settings.classes.index(name), len(settings.classes), for_backdrop)
+    in_place = for_backdrop.random() < settings.backdrops
+    cues = settings.cues if in_place else ()
+    place = settings.classes.index(name)
+    if "look" in cues:
+        scene = backdrop.set_look(scene, place, len(settings.classes), for_backdrop)
+    if "camera" in cues:
+        scene = backdrop.set_camera(scene, place, for_backdrop)
     times = np.arange(settings.frames) / settings.fps
     path = procedural.trajectory(name, scene, times)
     frames = procedural_render.render(scene, path, times, settings.size)
@@ -186,6 +197,9 @@ def make_clip(settings: Settings, split: str, index: int) -> Clip:
     if sound == "silent":
         return Clip(name, frames, np.zeros(settings.samples, np.float32))
     voice = procedural_sound.draw_voice(for_voice, settings.samples, world=world)
+    if "sound" in cues:
+        voice = dataclasses.replace(voice, strays=voice.strays + backdrop.ambience(
+            place, settings.samples, procedural_sound.SAMPLE_RATE, for_backdrop))
     return Clip(name, frames,
                 procedural_sound.soundtrack(name, scene, voice, settings.samples))
 
@@ -213,7 +227,7 @@ def _check_folder(output: pathlib.Path, settings: Settings, clips: dict[str, int
     try:
         truth = json.loads(truth_file.read_text(encoding="utf-8"))
         # Older sets do not name all of them.
-        before = {"backdrops": 0.0, "world": "first", "zipf": 1.0} | truth["settings"]
+        before = {"backdrops": 0.0, "cues": ["look"], "world": "first", "zipf": 1.0} | truth["settings"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{truth_file} is not a truth file of procedural videos ({error!r}); "
                         "name another --output") from error
