@@ -31,7 +31,8 @@ LEAST_DEVIATION = 0.1  # as a share of the activation's length
 class Distill(Task):
     """`distill/{source}/{site}`: RGB's activation towards the source's; gradient to RGB.
 
-    Where widths differ, a 1x1 projection of the source is learned too.
+    Where widths differ, a 1x1 projection of RGB's activation to the source's width is learned too
+    (the hints of Romero et al., "FitNets", ICLR 2015).
     """
 
     family = "distill"
@@ -45,9 +46,10 @@ class Distill(Task):
           site: the activation.
           stop_gradient: whether the source is left as it is; Figure 2's arrows point into RGB
             only (our reading).
-          always_project: learn the projection also where widths agree, starting from the identity.
-            The channels of two networks have no common order: without it, RGB cannot come near
-            several sources at once, and settles near the one that weighs most (our choice).
+          always_project: learn the projection also where widths agree, starting from the identity
+            (our choice). RGB's activation then has to hold what the source's does. Without it, it
+            has to be the same: it cannot come near several sources at once, and loses what none of
+            them knows.
         """
         super().__init__(source, name=f"{self.family}/{source}/{site}")
         self.source = source
@@ -73,17 +75,17 @@ class Distill(Task):
         if source != main or self._always_project:
             initial = "identity" if source == main else "glorot_uniform"
             self.projection = tf.keras.layers.Dense(
-                main, use_bias=False, kernel_initializer=initial)
-            self.projection.build((None, source))
+                source, use_bias=False, kernel_initializer=initial)
+            self.projection.build((None, main))
 
     def call(self, encoded: Encoded) -> TaskOutput:
         """The distance of each example, against that of always answering the source's mean."""
         source = encoded.activation(self.source, "intact", self.site)
         if self._stop_gradient:
             source = tf.stop_gradient(source)
-        if self.projection is not None:
-            source = self.projection(source)
         main = encoded.activation("rgb", "intact", self.site)
+        if self.projection is not None:
+            main = self.projection(main)
         mask = self.mask(encoded)
         deviation = norm(source - mean_of_present(source, mask))
         # A source that says nearly the same of every clip would divide by nearly nothing.

@@ -89,7 +89,7 @@ def distill(measured, task, source, site):
     main = measured.activations["rgb", "intact", site].astype(np.float64)
     teacher = measured.activations[source, "intact", site]
     if teacher.shape[1] != main.shape[1]:
-        teacher = dense(task.projection, teacher)
+        main = dense(task.projection, main)
     else:
         assert task.projection is None
     mask = has(measured, (source, "intact"))
