@@ -300,6 +300,41 @@ def test_backdrops_go_with_the_class_and_change_nothing_else(tmp_path):
                                 {"train": 2})
 
 
+def _accuracy(values, labels) -> float:
+    classifier = pipeline.make_pipeline(preprocessing.StandardScaler(),
+                                        linear_model.LogisticRegression(C=10.0))
+    return model_selection.cross_val_score(classifier, values, labels, cv=4).mean()
+
+
+def test_camera_and_sound_tell_groups_of_classes_and_together_all():
+    plain = dataclasses.replace(SETTINGS, size=32, backdrops=1.0)
+    moving, sounding = (dataclasses.replace(plain, cues=(x,)) for x in ("camera", "sound"))
+    drifts, spectra, labels = [], [], []
+    for index in range(180):
+        before, moved, sounded = (
+            procedural_set.make_clip(x, "train", index) for x in (plain, moving, sounding))
+        unseen = dataclasses.replace(plain, backdrops=0.0)
+        np.testing.assert_array_equal(
+            sounded.frames, procedural_set.make_clip(unseen, "train", index).frames)
+        if sounded.waveform is None or not sounded.waveform.any():
+            continue
+        np.testing.assert_array_equal(moved.waveform, before.waveform)
+        assert not np.array_equal(sounded.waveform, before.waveform)
+        flow = np.stack(list(optical_flow(moved.frames[:4], "dis")))
+        drifts.append(np.median(flow.reshape(-1, 2), axis=0))
+        power = np.abs(np.fft.rfft(sounded.waveform)) ** 2
+        hertz = np.fft.rfftfreq(len(sounded.waveform), 1 / 16_000)
+        bands = 350.0 * 2.0 ** np.arange(-0.625, 5.0, 0.625)
+        spectra.append(np.log([power[(hertz >= a) & (hertz < b)].sum()
+                               for a, b in zip(bands[:-1], bands[1:], strict=True)]))
+        labels.append(plain.classes.index(moved.name))
+    labels, both = np.array(labels), np.hstack([drifts, spectra])
+    assert _accuracy(drifts, labels % 3) > 0.75 and _accuracy(drifts, labels) < 0.45
+    assert _accuracy(spectra, labels % 4) > 0.75 and _accuracy(spectra, labels) < 0.55
+    assert _accuracy(both, labels) > max(_accuracy(drifts, labels),
+                                         _accuracy(spectra, labels)) + 0.15
+
+
 def test_folders_that_are_not_ours_are_refused(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "holiday.mp4").write_bytes(b"")
@@ -319,6 +354,7 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
     ({"classes": ("bounce", "jump")}, "no class is called jump"),
     ({"classes": ("bounce", "bounce")}, "each once"), ({"classes": ("bounce",)}, "at least two"),
     ({"backdrops": 1.5}, "backdrops is 1.5"), ({"world": "third"}, "no world 'third'"),
+    ({"backdrops": 1.0, "cues": ("smell",)}, "cues is smell"), ({"cues": ()}, "cues is empty"),
     ({"zipf": -1.0}, "zipf is -1"),
 ])
 def test_bad_settings_are_refused(values, message):
