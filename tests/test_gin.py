@@ -15,8 +15,9 @@ from elo_tf.search.space import SearchSpace
 GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
 FILES = sorted(str(path.relative_to(GIN)) for path in GIN.rglob("*.gin"))
 # Rows of the paper that train other losses than the search's forty: how many their space has.
-LOSSES = {"kinetics": 1, "frame_shuffle": 4, "reverse_detection": 4, "audio_rgb_align": 4,
-          "rgb_to_flow": 4, "predict_4_frames": 4, "joint_embedding": 4, "shuffle_and_learn": 1,
+LOSSES = {"kinetics": 1, "reconstruct": 4, "frame_shuffle": 4, "reverse_detection": 4,
+          "audio_rgb_align": 4, "rgb_to_flow": 4, "predict_4_frames": 4, "joint_embedding": 4,
+          "shuffle_and_learn": 1,
           "o3n": 1, "opn": 1, "patch": 1, "multisensory": 1, "avts": 1, "jigsaw": 1,
           "relative_patch": 1}
 # Where defaults.gin, which starts at a real size, is on purpose not what the code starts from.

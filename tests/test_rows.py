@@ -72,6 +72,8 @@ ROWS = {
     "imagenet": Row((), program="initial"),
     "kinetics": Row(("rgb/classify",), (("rgb", "intact"),), heads=((32, 400),),
                     epochs_of=225_000),
+    "reconstruct": Row(("rgb/reconstruct",), (("rgb", "intact"), ("rgb", "intact")),
+                       heads=((32, 4 * 4 * 4 * 32),), decoded=(8, 16, 16, 3)),
     "frame_shuffle": Row(("rgb/shuffle",), (("rgb", "intact"), ("rgb", "shuffled")),
                          heads=((32, 1),)),
     "reverse_detection": Row(("rgb/reverse",), (("rgb", "intact"), ("rgb", "reversed")),
@@ -90,6 +92,7 @@ ROWS = {
         encoders=FOUR),
     "random_loss": Row(ALL, encoders=FOUR),
     "equal_weights": Row(ALL, encoders=FOUR),
+    "uncertainty": Row(ALL, encoders=FOUR),
     "elo": Row(ALL, encoders=FOUR, search=("zipf", {})),
     "elo_weak": Row(ALL, encoders=FOUR, search=("weak", {})),
     "elo_no_distillation": Row(TASKS, encoders=FOUR, search=("zipf", {"distill/*": 0.0})),
@@ -214,7 +217,8 @@ def signature(name: str) -> tuple:
             options = {k: v for k, v in vars(sampler).items() if not isinstance(v, np.ndarray)}
             samplers.append((view, type(sampler).__name__, sorted(map(str, options.items()))))
     return ("pretrain", sorted(space.effective(weights).items()), samplers,
-            value("Fitness.guide"), sorted(value("SearchSpace.fixed")))
+            value("PretrainingModel.weighting"), value("Fitness.guide"),
+            sorted(value("SearchSpace.fixed")))
 
 
 def test_no_two_rows_are_equal_unless_the_table_says_so():

@@ -50,7 +50,7 @@ TABLE_3: dict[str, tuple[float, ...]] = {
 }
 """Accuracy on Kinetics by the number of labelled clips (also Figure 5)."""
 
-WITHOUT_FIGURES = ("equal_weights", "jigsaw", "relative_patch")
+WITHOUT_FIGURES = ("reconstruct", "equal_weights", "uncertainty", "jigsaw", "relative_patch")
 """Methods the paper describes or cites, of which it prints no figure."""
 
 

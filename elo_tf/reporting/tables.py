@@ -30,10 +30,12 @@ OTHER = {"kmeans_majority": "k-means, majority", "kmeans_nmi": "NMI", "kmeans_ar
 # Name -> title: the rows of the paper's tables in its order, and those of related work.
 METHODS = {
     "scratch": "Scratch", "imagenet": "ImageNet", "kinetics": "Kinetics, with labels",
-    "frame_shuffle": "Frame shuffle", "reverse_detection": "Reverse detection",
+    "reconstruct": "Reconstruction", "frame_shuffle": "Frame shuffle",
+    "reverse_detection": "Reverse detection",
     "audio_rgb_align": "Audio/RGB align", "rgb_to_flow": "RGB to flow",
     "predict_4_frames": "Predicting 4 frames", "joint_embedding": "Joint embedding",
     "random_loss": "Random loss", "equal_weights": "Equal weights",
+    "uncertainty": "Uncertainty weighting",
     "elo_no_distillation": "ELo without distillation", "elo_weak": "ELo-weak", "elo": "ELo",
     "shuffle_and_learn": "Shuffle and Learn", "o3n": "O3N", "opn": "OPN", "patch": "Patch",
     "multisensory": "Multisensory", "avts": "AVTS", "jigsaw": "Jigsaw",

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from elo_tf.reporting.tables import Curve, Row, Tables
 
 # That have one self-supervised task alone.
-SINGLE = ("frame_shuffle", "reverse_detection", "audio_rgb_align", "rgb_to_flow",
+SINGLE = ("reconstruct", "frame_shuffle", "reverse_detection", "audio_rgb_align", "rgb_to_flow",
           "predict_4_frames", "joint_embedding", "shuffle_and_learn", "o3n", "opn", "patch",
           "multisensory", "avts", "jigsaw", "relative_patch")
 _SAID = {"kmeans": "k-means accuracy", "linear": "1-layer accuracy",
          "finetune": "fine-tuned accuracy"}
 # What the searched loss is to beat, by name of the row.
 _RIVALS = {"random_loss": "the random loss", "equal_weights": "equal weights",
+           "uncertainty": "learned uncertainty weighting",
            "elo_no_distillation": "ELo without distillation", "scratch": "scratch"}
 
 

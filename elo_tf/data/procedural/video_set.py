@@ -227,7 +227,8 @@ def _check_folder(output: pathlib.Path, settings: Settings, clips: dict[str, int
     try:
         truth = json.loads(truth_file.read_text(encoding="utf-8"))
         # Older sets do not name all of them.
-        before = {"backdrops": 0.0, "cues": ["look"], "world": "first", "zipf": 1.0} | truth["settings"]
+        before = {"backdrops": 0.0, "cues": ["look"], "world": "first",
+                  "zipf": 1.0} | truth["settings"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{truth_file} is not a truth file of procedural videos ({error!r}); "
                         "name another --output") from error
