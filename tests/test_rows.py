@@ -73,7 +73,7 @@ ROWS = {
     "kinetics": Row(("rgb/classify",), (("rgb", "intact"),), heads=((32, 400),),
                     epochs_of=225_000),
     "reconstruct": Row(("rgb/reconstruct",), (("rgb", "intact"), ("rgb", "intact")),
-                       heads=((32, 4 * 4 * 4 * 32),), decoded=(8, 16, 16, 3)),
+                       heads=((32, 2 * 4 * 4 * 32),), decoded=(8, 16, 16, 3)),
     "frame_shuffle": Row(("rgb/shuffle",), (("rgb", "intact"), ("rgb", "shuffled")),
                          heads=((32, 1),)),
     "reverse_detection": Row(("rgb/reverse",), (("rgb", "intact"), ("rgb", "reversed")),
