@@ -32,7 +32,7 @@ from elo_tf.fitness import clustering, guards, zipf
 from elo_tf.fitness.normalisation import normalise
 from elo_tf.search import kept_features
 
-NORMALISATIONS = ("none", "l2", "standardise", "standardise_l2")
+NORMALISATIONS = ("none", "l2", "scale", "standardise", "standardise_l2")
 LAWS = (0.0, 0.5, 1.0, 1.5)  # of the classes in the unlabelled set
 EXPONENTS = (0.5, 1.0, 1.5)  # of the fitness
 RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes

@@ -82,7 +82,8 @@ class ZipfFitness:
           k: number of clusters, at most the number of features.
           s: exponent of Zipf's law.
           two_sigma_squared: 2 sigma^2 of the clusters, in squared units of normalised features.
-          normalisation: "none", "l2", "standardise" or "standardise_l2": see `normalise`.
+          normalisation: "none", "l2", "scale", "standardise" or "standardise_l2": see
+            `normalise`.
           seed: of k-means.
           nearest: clips of each cluster to report, those nearest to its centre.
         """

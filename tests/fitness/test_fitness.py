@@ -64,6 +64,17 @@ def test_l2_and_none():
         normalise(features, "standardize")
 
 
+def test_scale_keeps_directions_and_is_blind_to_place_and_size():
+    features = np.random.default_rng(5).gamma(2.0, [1.0, 5.0, 0.1, 3.0], (50, 4))
+    points = normalise(features, "scale")
+    np.testing.assert_allclose(points.mean(axis=0), 0.0, atol=1e-12)
+    assert np.trace(np.cov(points.T, ddof=0)) == pytest.approx(1.0)
+    np.testing.assert_allclose(points, (features - features.mean(0)) / np.sqrt(
+        np.trace(np.cov(features.T, ddof=0))))
+    np.testing.assert_allclose(points, normalise(7.0 * features - 3.0, "scale"))
+    np.testing.assert_array_equal(normalise(np.ones((5, 3)), "scale"), np.zeros((5, 3)))
+
+
 def test_standardise_l2_is_blind_to_the_scale_of_dimensions_and_of_clips():
     features = np.random.Generator(np.random.PCG64(0)).normal(size=(50, 4))
     points = normalise(features, "standardise_l2")
@@ -105,7 +116,7 @@ def test_nearest_are_the_clips_of_each_cluster_by_distance_largest_cluster_first
     np.testing.assert_allclose(report.histogram, np.array([20, 14, 9, 4, 2]) / 49, atol=1e-6)
 
 
-@pytest.mark.parametrize("normalisation", ["none", "l2", "standardise", "standardise_l2"])
+@pytest.mark.parametrize("normalisation", ["none", "l2", "scale", "standardise", "standardise_l2"])
 def test_zipfian_encoders_beat_uniform_ones(normalisation):
     # Distances in units of sigma, so that every normalisation sees hard clusters.
     fitness = ZipfFitness(k=6, two_sigma_squared=1e-2, normalisation=normalisation)
