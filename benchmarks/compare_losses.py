@@ -15,17 +15,13 @@ import pathlib
 import tempfile
 
 import gin
-import numpy as np
 from absl import flags
-from scipy import optimize
-from sklearn import cluster
 
 from benchmarks.fitness_controls import accuracy
 from elo_tf import cli
 from elo_tf.bin import configuration
 from elo_tf.errors import UserError
-from elo_tf.features import Features
-from elo_tf.fitness.normalisation import normalise
+from elo_tf.evaluation.kmeans import kmeans_scores
 from elo_tf.search import kept_features
 from elo_tf.search.search import build_proxy
 
@@ -49,23 +45,14 @@ def parse(text: str) -> dict[str, float]:
     return found
 
 
-def kmeans_accuracy(features: Features) -> float:
-    """Of the best one-to-one naming of as many clusters as classes."""
-    classes, labels = np.unique(features.labels, return_inverse=True)
-    found = cluster.KMeans(len(classes), n_init=5, random_state=0).fit_predict(
-        normalise(features.embedding, "standardise"))
-    counts = np.zeros((len(classes), len(classes)))
-    np.add.at(counts, (found, labels), 1)
-    return float(counts[optimize.linear_sum_assignment(-counts)].sum() / len(labels))
-
-
 def main(argv: list[str]) -> None:
     """Trains what is not in the output yet."""
     del argv
+    asked = {UNTRAINED: None} | {text: parse(text) for text in LOSSES.value}
     output = pathlib.Path(OUTPUT.value)
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
     done = {(x["losses"], tuple(x["bindings"])) for x in map(json.loads, lines)}
-    names = [name for name in (UNTRAINED, *LOSSES.value)
+    names = [name for name in asked
              if (name, tuple(configuration.GIN_BINDINGS.value)) not in done]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,8 +63,7 @@ def main(argv: list[str]) -> None:
         proxy = build_proxy(quiet=True)
         for name in cli.progress(names, desc="losses", unit="network"):
             weights = None
-            if name != UNTRAINED:
-                given = parse(name)
+            if (given := asked[name]) is not None:
                 unknown = sorted(set(given) - set(proxy.space.names))
                 if unknown:
                     raise UserError(f"--losses={name!r}: there is no loss {unknown[0]!r}; there "
@@ -90,7 +76,9 @@ def main(argv: list[str]) -> None:
                 if kept.labelled is None:
                     raise UserError("the records have no labelled split for Proxy.labelled_split")
                 looks[kept.step] = {"linear": round(accuracy(kept.labelled), 4),
-                                    "kmeans": round(kmeans_accuracy(kept.labelled), 4)}
+                                    "kmeans": round(kmeans_scores(
+                                        kept.labelled.embedding, kept.labelled.labels)["kmeans"],
+                                        4)}
                 path.unlink()
             line = json.dumps({
                 "losses": name, "looks": dict(sorted(looks.items())), "steps": steps,
