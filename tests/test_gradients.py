@@ -46,7 +46,7 @@ def step_of(tiny_clip, make_tiny_batch, two_replicas):
         strategy = two_replicas if devices == 2 else tf.distribute.MirroredStrategy(["CPU:0"])
         with strategy.scope():
             model = PretrainingModel(
-                tiny_clip, LossSpace(normalise=normalise), names=names, seed=1,
+                tiny_clip, LossSpace(normalise=normalise), names=names, skip_zero=False, seed=1,
                 make_video_encoder=functools.partial(small_encoder, norm=norm),
                 make_audio_encoder=functools.partial(small_encoder, audio=True, norm=norm),
                 **options)
