@@ -114,7 +114,7 @@ def make_tiny_model(tiny_clip, two_logical_devices):
 
     def make(names=None, space=None, seed=1):
         return PretrainingModel(
-            tiny_clip, space or LossSpace(), names=names, seed=seed,
+            tiny_clip, space or LossSpace(), names=names, seed=seed, skip_zero=names is None,
             make_video_encoder=functools.partial(video_encoder, depth=10, width=0.0625),
             make_audio_encoder=functools.partial(
                 audio_encoder, filters=(64, 8, 8, 8), blocks=(1, 1, 1, 1)))
