@@ -11,7 +11,7 @@ The sets are composed of the labelled clips, so that their law is known; the fit
 Accuracy is that of logistic regression, cross-validated over the same clips. Beside it: the share
 of the networks that the untrained one is fitter than, and how much fitter it is than the median.
 Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
-have been selected by it.
+have been selected by it, and so have the leaders that it trains again: repeats are left out.
 """
 
 import argparse
@@ -125,7 +125,8 @@ def table(reports: list[dict]) -> str:
     lines = []
     untrained = [x for x in reports if not x["trained"]]
     for step in sorted({x["step"] for x in reports if x["trained"]}):
-        networks = [x for x in reports if x["trained"] and x["step"] == step]
+        networks = [x for x in reports
+                    if x["trained"] and x["step"] == step and not x["repeat"]]
         quality = np.array([x["accuracy"] for x in networks])
         lines += [f"## After {step} steps: {len(networks)} networks", "",
                   f"Accuracy {quality.mean():.1%} on average, {quality.min():.1%} to "
