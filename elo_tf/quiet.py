@@ -13,8 +13,10 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
@@ -65,6 +67,23 @@ def _filtered(stream: TextIO, descriptor: int) -> Iterator[None]:
             stream.write("".join(x for x in lines if not HARMLESS_LINES.search(x)))
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end: amid an import, C++ code swallows it or makes it another error."""
+    if threading.current_thread() is not threading.main_thread():  # Which alone may set handlers.
+        yield
+        return
+    held: list[tuple] = []
+    before = signal.signal(signal.SIGINT, lambda *call: held.append(call))
+    try:
+        yield
+    finally:
+        # None is a handler that Python did not set, and cannot set again.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if held and callable(before):
+            before(*held[0])
+
+
 class _QuietLoader(importlib.abc.Loader):
     """Runs a module's own loader while what it prints is filtered."""
 
@@ -75,7 +94,7 @@ class _QuietLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module):
-        with _filtered(sys.stdout, 1), _filtered(sys.stderr, 2):
+        with _interrupts_held(), _filtered(sys.stdout, 1), _filtered(sys.stderr, 2):
             self._loader.exec_module(module)
 
 

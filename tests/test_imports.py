@@ -110,3 +110,13 @@ def test_the_log_shows_our_notes_and_everybodys_warnings():
     assert wanted(record(ours, logging.INFO)) and not wanted(record(theirs, logging.INFO))
     assert wanted(record(ours, logging.WARNING)) and wanted(record(theirs, logging.WARNING))
     assert wanted(record(theirs, logging.ERROR))
+
+
+def test_ctrl_c_amid_an_import_waits_for_its_end():
+    done = run("import signal, threading, os, sys, elo_tf\n"
+               "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+               "try:\n    import tensorflow\n"
+               "except KeyboardInterrupt:\n"  # The last that it imports of itself.
+               "    print('interrupted', 'tensorflow._api.v2.xla' in sys.modules)\n"
+               "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n")
+    assert (done.returncode, done.stdout) == (0, "interrupted True\nTrue\n"), done.stderr

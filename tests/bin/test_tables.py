@@ -44,7 +44,7 @@ def test_a_job_for_every_method_and_seed(tmp_path):
     assert len(found) == 2 * (len(METHODS) + 4)
     assert {x.row for x in found[:26]} == set(METHODS)
     products = [step.product for job in found for step in job.steps]
-    assert len(set(products)) == len(products) == 2 * 2 * 25
+    assert len(set(products)) == len(products) == 2 * 2 * 27
     by_title = {x.title: x for x in found}
     train, evaluate = by_title["Frame shuffle, seed 2"].steps
     # The scale's file after the method's own, so that it wins.
