@@ -1,15 +1,16 @@
 """Does the Zipf fitness rank trained networks as labels would? One table, of kept features.
 
     python -m elo_tf.bin.search ... --gin_file=search/random.gin \\
-        --gin_bindings="Proxy.keep_features = 'kept'" --gin_bindings="Proxy.looks = (100, 200)"
+        --gin_bindings="Proxy.keep_features = 'kept'" --gin_bindings="Proxy.looks = (350,)"
     python -m benchmarks.fitness_controls --features=kept --output=controls
 
-For each length of training, and for unlabelled sets whose classes follow Zipf's law with several
-exponents (0: all are equally frequent), it gives the rank correlation (Spearman) of the fitness
-with the accuracy of a linear layer over all networks: -1 is a perfect fitness, as lower is better.
-The sets are composed of the labelled clips, so that their law is known; the fitness sees no label.
-Accuracy is that of logistic regression, cross-validated over the same clips. Beside it: the share
-of the networks that the untrained one is fitter than, and how much fitter it is than the median.
+For each length of training it gives the rank correlation (Spearman) of the fitness with the
+accuracy of a linear layer over all networks, -1 being a perfect fitness, as lower is better: in
+unlabelled sets whose classes follow Zipf's law with several exponents (0: all are equally
+frequent), and the mean over these with its 95% interval, by resampling networks. The sets are
+composed of the labelled clips, so that their law is known; the fitness sees no label. Accuracy is
+that of logistic regression, cross-validated over the same clips. Beside it: the share of the
+networks that the untrained one is fitter than, over all sets.
 Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
 have been selected by it, and so have the leaders that it trains again: repeats are left out.
 """
@@ -36,25 +37,28 @@ NORMALISATIONS = ("none", "l2", "scale", "standardise", "standardise_l2")
 LAWS = (0.0, 0.5, 1.0, 1.5)  # of the classes in the unlabelled set
 EXPONENTS = (0.5, 1.0, 1.5)  # of the fitness
 RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes
-TWO_SIGMA_SQUARED = 1.0
+WIDTHS = (1.0, 0.1)  # 2 sigma^2; at the smaller one a clip is in one cluster, nearly
 RESAMPLES = 1000
 TABLE = "controls.md"
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One way to measure a fitness on one kind of set."""
+    """One way to measure a fitness."""
 
-    law: float
     normalisation: str
     ratio: float
+    two_sigma_squared: float
     s: float
 
-    def __str__(self) -> str:
-        return f"{self.law:g}/{self.normalisation}/{self.ratio:g}/{self.s:g}"
+    def on(self, law: float) -> str:
+        """Its name on one kind of set."""
+        return (f"{law:g}/{self.normalisation}/{self.ratio:g}/{self.two_sigma_squared:g}/"
+                f"{self.s:g}")
 
 
-SETTINGS = tuple(Setting(*x) for x in itertools.product(LAWS, NORMALISATIONS, RATIOS, EXPONENTS))
+SETTINGS = tuple(Setting(*x) for x in itertools.product(
+    NORMALISATIONS, RATIOS, WIDTHS, EXPONENTS))
 
 
 def composed(labels: np.ndarray, law: float, seed: int = 0) -> np.ndarray:
@@ -101,23 +105,40 @@ def measure(path: pathlib.Path) -> dict:
             if k > len(points):
                 continue
             clusters = clustering.kmeans(points, k, seed=0)
-            mass = zipf.log_cluster_mass(points, clusters.centroids, TWO_SIGMA_SQUARED)
-            for s in EXPONENTS:
-                report["fitness"][str(Setting(law, how, ratio, s))] = zipf.divergence(mass, s)
+            for width in WIDTHS:
+                mass = zipf.log_cluster_mass(points, clusters.centroids, width)
+                for s in EXPONENTS:
+                    name = Setting(how, ratio, width, s).on(law)
+                    report["fitness"][name] = zipf.divergence(mass, s)
     return report
 
 
-def interval(fitness: np.ndarray, quality: np.ndarray) -> tuple[float, float, float]:
-    """Spearman's rho and its 95% interval, by resampling networks."""
+def correlations(fitness: np.ndarray, quality: np.ndarray
+                 ) -> tuple[np.ndarray, tuple[float, float]]:
+    """Spearman's rho of every row, and the 95% interval of their mean, by resampling networks.
+
+    Args:
+      fitness: [L, N], of N networks on L sets.
+      quality: [N].
+
+    Returns:
+      float64 [L], and the ends of the interval.
+    """
     rng = np.random.Generator(np.random.PCG64(0))
-    rows = rng.integers(0, len(fitness), (RESAMPLES, len(fitness)))
-    with np.errstate(invalid="ignore"):
-        ranks = [stats.rankdata(x[rows], axis=1) for x in (fitness, quality)]
-        centred = [x - x.mean(axis=1, keepdims=True) for x in ranks]
-        rhos = ((centred[0] * centred[1]).sum(1)
-                / np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1)))
-    low, high = np.nanpercentile(rhos, [2.5, 97.5])
-    return float(stats.spearmanr(fitness, quality).statistic), float(low), float(high)
+    count = len(quality)
+    rows = np.concatenate([np.arange(count)[None], rng.integers(0, count, (RESAMPLES, count))])
+    truth = _ranks(quality[rows])
+    rhos = np.stack([(_ranks(x[rows]) * truth).sum(1) for x in fitness])
+    low, high = np.percentile(rhos[:, 1:].mean(0), [2.5, 97.5])
+    return rhos[:, 0], (float(low), float(high))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """[R, N] to ranks in each row, of mean 0 and norm 1; of equal values, 0."""
+    ranks = stats.rankdata(values, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return ranks / np.maximum(norm, np.finfo(np.float64).tiny)
 
 
 def table(reports: list[dict]) -> str:
@@ -137,22 +158,30 @@ def table(reports: list[dict]) -> str:
             values = np.array([x[name] for x in networks])
             lines.append(f"{name.replace('_', ' ')} against accuracy: rho "
                          f"{stats.spearmanr(values, quality).statistic:+.2f}. ")
-        lines += ["", "| law of the classes | normalisation | k / classes | s | rho | 95% | "
-                  "untrained is fitter than |", "|---:|---|---:|---:|---:|---|---:|"]
-        rows = []
-        for setting in SETTINGS:
-            name = str(setting)
-            if any(name not in x["fitness"] for x in networks):
-                continue
-            fitness = np.array([x["fitness"][name] for x in networks])
-            rho, low, high = interval(fitness, quality)
-            beaten = "" if not untrained else "{:.0%}".format(
-                np.mean(fitness > np.mean([x["fitness"][name] for x in untrained])))
-            rows.append((setting.law, rho, f"| {setting.law:g} | {setting.normalisation} | "
-                         f"{setting.ratio:g} | {setting.s:g} | {rho:+.2f} | {low:+.2f} to "
-                         f"{high:+.2f} | {beaten} |"))
-        lines += [row for _, _, row in sorted(rows, key=lambda x: x[:2])] + [""]
+        lines += ["", "| normalisation | k / classes | 2 sigma^2 | s | rho | 95% | "
+                  + " | ".join(f"law {x:g}" for x in LAWS) + " | untrained is fitter than |",
+                  "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + 1)]
+        rows = [row for setting in SETTINGS if (row := _row(setting, networks, untrained, quality))]
+        lines += [row for _, row in sorted(rows)] + [""]
     return "\n".join(lines)
+
+
+def _row(setting: Setting, networks: list[dict], untrained: list[dict],
+         quality: np.ndarray) -> tuple[float, str] | None:
+    """The mean rho and a line of the table; None where a network was not measured so."""
+    names = [setting.on(law) for law in LAWS]
+    if any(name not in x["fitness"] for name in names for x in networks):
+        return None
+    fitness = np.array([[x["fitness"][name] for x in networks] for name in names])
+    rhos, (low, high) = correlations(fitness, quality)
+    beaten = ""
+    if untrained:
+        theirs = np.array([[x["fitness"][name] for x in untrained] for name in names]).mean(1)
+        beaten = f"{np.mean(fitness > theirs[:, None]):.0%}"
+    return rhos.mean(), (
+        f"| {setting.normalisation} | {setting.ratio:g} | {setting.two_sigma_squared:g} | "
+        f"{setting.s:g} | {rhos.mean():+.2f} | {low:+.2f} to {high:+.2f} | "
+        + " | ".join(f"{x:+.2f}" for x in rhos) + f" | {beaten} |")
 
 
 def main() -> None:

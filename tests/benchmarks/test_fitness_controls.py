@@ -26,10 +26,21 @@ def test_the_interval_is_about_that_of_fisher():
     rng = np.random.Generator(np.random.PCG64(0))
     x = rng.normal(size=200)
     y = 0.6 * x + 0.8 * rng.normal(size=200)
-    rho, low, high = fitness_controls.interval(x, y)
+    [rho], (low, high) = fitness_controls.correlations(x[None], y)
     assert rho == pytest.approx(stats.spearmanr(x, y).statistic)
     fisher = np.tanh(np.arctanh(rho) + np.array([-1.96, 1.96]) / np.sqrt(197))
     np.testing.assert_allclose([low, high], fisher, atol=0.05)
+
+
+def test_the_mean_over_sets_is_less_uncertain_than_one():
+    rng = np.random.Generator(np.random.PCG64(0))
+    truth = rng.normal(size=100)
+    sets = truth + 2 * rng.normal(size=(4, 100))
+    rhos, (low, high) = fitness_controls.correlations(sets, truth)
+    np.testing.assert_allclose(rhos, [stats.spearmanr(x, truth).statistic for x in sets])
+    assert low < rhos.mean() < high
+    _, one = fitness_controls.correlations(sets[:1], truth)
+    assert high - low < 0.8 * (one[1] - one[0])
 
 
 def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
@@ -49,8 +60,8 @@ def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "## After 40 steps: 5 networks" in text
     assert (tmp_path / "out" / fitness_controls.TABLE).read_text() == text[:-1]  # print adds one
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| 0 | ")]
-    assert len(rows) == 5 * 4 * 3
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 12][2:]
+    assert len(rows) == 5 * 4 * 2 * 3
     # Ordered: what ranks them as the labels do comes first.
     rhos = [float(row[5]) for row in rows]
     assert rhos == sorted(rhos) and rhos[0] < -0.7
