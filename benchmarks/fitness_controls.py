@@ -13,6 +13,8 @@ that of logistic regression, cross-validated over the same clips. Beside it: the
 networks that the untrained one is fitter than, over all sets.
 Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
 have been selected by it, and so have the leaders that it trains again: repeats are left out.
+A figure (the paper's Figure 9) shows all networks by one setting: --setting, or the longest
+trainings' best.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from elo_tf import cli, files
 from elo_tf.features import Features
 from elo_tf.fitness import clustering, guards, zipf
 from elo_tf.fitness.normalisation import normalise
+from elo_tf.reporting import figures, study_figures, svg
 from elo_tf.search import kept_features
 
 NORMALISATIONS = ("none", "l2", "scale", "standardise", "standardise_l2")
@@ -40,6 +43,7 @@ RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes
 WIDTHS = (1.0, 0.1)  # 2 sigma^2; at the smaller one a clip is in one cluster, nearly
 RESAMPLES = 1000
 TABLE = "controls.md"
+FIGURE = "controls.svg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +55,12 @@ class Setting:
     two_sigma_squared: float
     s: float
 
+    def __str__(self) -> str:
+        return f"{self.normalisation}/{self.ratio:g}/{self.two_sigma_squared:g}/{self.s:g}"
+
     def on(self, law: float) -> str:
         """Its name on one kind of set."""
-        return (f"{law:g}/{self.normalisation}/{self.ratio:g}/{self.two_sigma_squared:g}/"
-                f"{self.s:g}")
+        return f"{law:g}/{self}"
 
 
 SETTINGS = tuple(Setting(*x) for x in itertools.product(
@@ -141,13 +147,31 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks / np.maximum(norm, np.finfo(np.float64).tiny)
 
 
+def of_length(reports: list[dict]) -> dict[int, list[dict]]:
+    """The trained networks that count, by steps of training."""
+    return {step: [x for x in reports if x["trained"] and x["step"] == step and not x["repeat"]]
+            for step in sorted({x["step"] for x in reports if x["trained"]})}
+
+
+def ranked(networks: list[dict]) -> list[tuple[Setting, np.ndarray, tuple[float, float]]]:
+    """Settings, the best first, with rho of each set and the interval of their mean."""
+    quality = np.array([x["accuracy"] for x in networks])
+    found = [(setting, *correlations(_fitness(setting, networks), quality))
+             for setting in SETTINGS
+             if all(setting.on(law) in x["fitness"] for law in LAWS for x in networks)]
+    return sorted(found, key=lambda row: row[1].mean())
+
+
+def _fitness(setting: Setting, networks: list[dict]) -> np.ndarray:
+    """[L, N] of networks on all kinds of sets."""
+    return np.array([[x["fitness"][setting.on(law)] for x in networks] for law in LAWS])
+
+
 def table(reports: list[dict]) -> str:
     """Markdown: for each length a table, the best settings first."""
     lines = []
     untrained = [x for x in reports if not x["trained"]]
-    for step in sorted({x["step"] for x in reports if x["trained"]}):
-        networks = [x for x in reports
-                    if x["trained"] and x["step"] == step and not x["repeat"]]
+    for step, networks in of_length(reports).items():
         quality = np.array([x["accuracy"] for x in networks])
         lines += [f"## After {step} steps: {len(networks)} networks", "",
                   f"Accuracy {quality.mean():.1%} on average, {quality.min():.1%} to "
@@ -161,27 +185,42 @@ def table(reports: list[dict]) -> str:
         lines += ["", "| normalisation | k / classes | 2 sigma^2 | s | rho | 95% | "
                   + " | ".join(f"law {x:g}" for x in LAWS) + " | untrained is fitter than |",
                   "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + 1)]
-        rows = [row for setting in SETTINGS if (row := _row(setting, networks, untrained, quality))]
-        lines += [row for _, row in sorted(rows)] + [""]
+        for setting, rhos, (low, high) in ranked(networks):
+            beaten = ""
+            if untrained:
+                theirs = _fitness(setting, untrained).mean(1, keepdims=True)
+                beaten = f"{np.mean(_fitness(setting, networks) > theirs):.0%}"
+            lines.append(f"| {str(setting).replace('/', ' | ')} | {rhos.mean():+.2f} | {low:+.2f} "
+                         f"to {high:+.2f} | " + " | ".join(f"{x:+.2f}" for x in rhos)
+                         + f" | {beaten} |")
+        lines.append("")
     return "\n".join(lines)
 
 
-def _row(setting: Setting, networks: list[dict], untrained: list[dict],
-         quality: np.ndarray) -> tuple[float, str] | None:
-    """The mean rho and a line of the table; None where a network was not measured so."""
-    names = [setting.on(law) for law in LAWS]
-    if any(name not in x["fitness"] for name in names for x in networks):
-        return None
-    fitness = np.array([[x["fitness"][name] for x in networks] for name in names])
-    rhos, (low, high) = correlations(fitness, quality)
-    beaten = ""
-    if untrained:
-        theirs = np.array([[x["fitness"][name] for x in untrained] for name in names]).mean(1)
-        beaten = f"{np.mean(fitness > theirs[:, None]):.0%}"
-    return rhos.mean(), (
-        f"| {setting.normalisation} | {setting.ratio:g} | {setting.two_sigma_squared:g} | "
-        f"{setting.s:g} | {rhos.mean():+.2f} | {low:+.2f} to {high:+.2f} | "
-        + " | ".join(f"{x:+.2f}" for x in rhos) + f" | {beaten} |")
+def figure(reports: list[dict], setting: Setting, law: float) -> str:
+    """SVG: fitness against accuracy of every network."""
+    place = setting.on(law)
+    with svg.style():
+        drawn, axes = svg.new_figure(680, 340)
+        for index, (step, networks) in enumerate(of_length(reports).items(), 1):
+            fitness, quality = ([x["fitness"][place] for x in networks],
+                                [100 * x["accuracy"] for x in networks])
+            rho = stats.spearmanr(fitness, quality).statistic
+            svg.dots(axes, fitness, quality, size=6, alpha=0.6, color=svg.color(f"line{index}"),
+                     label=f"{step} steps, rho {rho:+.2f}")
+        untrained = [x for x in reports if not x["trained"]]
+        if untrained:
+            axes.plot([x["fitness"][place] for x in untrained],
+                      [100 * x["accuracy"] for x in untrained], "X", color=svg.color("bad"),
+                      markersize=9, markeredgewidth=0, label="untrained")
+        axes.set(xlabel="KL(p‖q) from Zipf’s law, lower is better",
+                 ylabel="accuracy of a linear layer, %")
+        axes.margins(0.06)
+        axes.grid()
+        figures.legend_above(drawn)
+    return study_figures.standalone(
+        drawn, name="controls", description="Zipf fitness against accuracy of losses drawn at "
+        f"random; normalisation, k / classes, 2 sigma^2, s: {setting}; law {law:g}")
 
 
 def main() -> None:
@@ -190,8 +229,13 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", required=True, help="the folder of Proxy.keep_features")
     parser.add_argument("--output", required=True,
-                        help=f"folder for {TABLE}, and a JSON file for each network")
+                        help=f"folder for {TABLE}, {FIGURE}, and a JSON file for each network")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--setting", choices=[str(x) for x in SETTINGS], metavar="SETTING",
+                        help="of the figure: normalisation/(k / classes)/(2 sigma^2)/s, such as "
+                        f"{SETTINGS[0]}; by default the best after the longest trainings")
+    parser.add_argument("--law", type=float, default=1.0, choices=LAWS,
+                        help="of the figure: the exponent of the classes' shares")
     flags = parser.parse_args()
     output = pathlib.Path(flags.output)
     paths = sorted(pathlib.Path(flags.features).glob("*.npz"))
@@ -207,6 +251,9 @@ def main() -> None:
     reports = [json.loads(done[path].read_text(encoding="utf-8")) for path in paths]
     text = table(reports)
     files.write_atomic(output / TABLE, text)
+    if networks := list(of_length(reports).values()):
+        [setting] = [x for x in SETTINGS if str(x) == flags.setting] or [ranked(networks[-1])[0][0]]
+        files.write_atomic(output / FIGURE, figure(reports, setting, flags.law))
     print(text)
 
 

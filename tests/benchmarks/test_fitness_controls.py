@@ -65,6 +65,9 @@ def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
     # Ordered: what ranks them as the labels do comes first.
     rhos = [float(row[5]) for row in rows]
     assert rhos == sorted(rhos) and rhos[0] < -0.7
+    figure = (tmp_path / "out" / fitness_controls.FIGURE).read_text()
+    assert "/".join(x.strip() for x in rows[0][1:5]) in figure
+    assert figure.startswith("<svg") and "40 steps, rho -" in figure and "untrained" in figure
 
     def times():
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "out/networks").iterdir()}
