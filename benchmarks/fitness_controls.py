@@ -9,8 +9,9 @@ accuracy of a linear layer over all networks, -1 being a perfect fitness, as low
 unlabelled sets whose classes follow Zipf's law with several exponents (0: all are equally
 frequent), and the mean over these with its 95% interval, by resampling networks. The sets are
 composed of the labelled clips, so that their law is known; the fitness sees no label. Accuracy is
-that of logistic regression, cross-validated over the same clips. Beside it: the share of the
-networks that the untrained one is fitter than, over all sets.
+that of logistic regression, cross-validated over the same clips. Beside it: the mean correlation
+with the accuracy of k-means, as in the paper's Figure 9, and the share of the networks that the
+untrained one is fitter than, over all sets.
 Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
 have been selected by it, and so have the leaders that it trains again: repeats are left out.
 A figure (the paper's Figure 9) shows all networks by one setting: --setting, or the longest
@@ -30,6 +31,7 @@ from scipy import stats
 from sklearn import linear_model, model_selection, pipeline, preprocessing
 
 from elo_tf import cli, files
+from elo_tf.evaluation.kmeans import kmeans_scores
 from elo_tf.features import Features
 from elo_tf.fitness import clustering, guards, zipf
 from elo_tf.fitness.normalisation import normalise
@@ -104,6 +106,7 @@ def measure(path: pathlib.Path) -> dict:
               "effective_rank": guards.effective_rank(labelled.embedding), "fitness": {}}
     with threadpoolctl.threadpool_limits(limits=1):
         report["accuracy"] = accuracy(labelled)
+        report["kmeans"] = kmeans_scores(labelled.embedding, labelled.labels)["kmeans"]
         classes = len(np.unique(labelled.labels))
         for law, how, ratio in itertools.product(LAWS, NORMALISATIONS, RATIOS):
             points = normalise(labelled.embedding[composed(labelled.labels, law)], how)
@@ -173,26 +176,32 @@ def table(reports: list[dict]) -> str:
     untrained = [x for x in reports if not x["trained"]]
     for step, networks in of_length(reports).items():
         quality = np.array([x["accuracy"] for x in networks])
+        clustered = np.array([x["kmeans"] for x in networks])
         lines += [f"## After {step} steps: {len(networks)} networks", "",
                   f"Accuracy {quality.mean():.1%} on average, {quality.min():.1%} to "
                   f"{quality.max():.1%}" + (
                       f"; untrained {np.mean([x['accuracy'] for x in untrained]):.1%}."
-                      if untrained else "."), ""]
+                      if untrained else "."),
+                  f"By k-means {clustered.mean():.1%} on average, {clustered.min():.1%} to "
+                  f"{clustered.max():.1%}; the two accuracies: rho "
+                  f"{stats.spearmanr(clustered, quality).statistic:+.2f}.", ""]
         for name in ("spread", "effective_rank"):
             values = np.array([x[name] for x in networks])
             lines.append(f"{name.replace('_', ' ')} against accuracy: rho "
                          f"{stats.spearmanr(values, quality).statistic:+.2f}. ")
         lines += ["", "| normalisation | k / classes | 2 sigma^2 | s | rho | 95% | "
-                  + " | ".join(f"law {x:g}" for x in LAWS) + " | untrained is fitter than |",
-                  "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + 1)]
+                  + " | ".join(f"law {x:g}" for x in LAWS)
+                  + " | rho with k-means | untrained is fitter than |",
+                  "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + 2)]
         for setting, rhos, (low, high) in ranked(networks):
-            beaten = ""
+            fitness, beaten = _fitness(setting, networks), ""
             if untrained:
                 theirs = _fitness(setting, untrained).mean(1, keepdims=True)
-                beaten = f"{np.mean(_fitness(setting, networks) > theirs):.0%}"
+                beaten = f"{np.mean(fitness > theirs):.0%}"
+            both = (_ranks(fitness) * _ranks(clustered[None])).sum(1).mean()
             lines.append(f"| {str(setting).replace('/', ' | ')} | {rhos.mean():+.2f} | {low:+.2f} "
                          f"to {high:+.2f} | " + " | ".join(f"{x:+.2f}" for x in rhos)
-                         + f" | {beaten} |")
+                         + f" | {both:+.2f} | {beaten} |")
         lines.append("")
     return "\n".join(lines)
 

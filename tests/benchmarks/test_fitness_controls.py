@@ -60,11 +60,11 @@ def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "## After 40 steps: 5 networks" in text
     assert (tmp_path / "out" / fitness_controls.TABLE).read_text() == text[:-1]  # print adds one
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 12][2:]
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 13][2:]
     assert len(rows) == 5 * 4 * 2 * 3
     # Ordered: what ranks them as the labels do comes first.
     rhos = [float(row[5]) for row in rows]
-    assert rhos == sorted(rhos) and rhos[0] < -0.7
+    assert rhos == sorted(rhos) and rhos[0] < -0.7 and float(rows[0][11]) < -0.7
     figure = (tmp_path / "out" / fitness_controls.FIGURE).read_text()
     assert "/".join(x.strip() for x in rows[0][1:5]) in figure
     assert figure.startswith("<svg") and "40 steps, rho -" in figure and "untrained" in figure
