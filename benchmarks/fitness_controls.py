@@ -10,8 +10,10 @@ unlabelled sets whose classes follow Zipf's law with several exponents (0: all a
 frequent), and the mean over these with its 95% interval, by resampling networks. The sets are
 composed of the labelled clips, so that their law is known; the fitness sees no label. Accuracy is
 that of logistic regression, cross-validated over the same clips. Beside it: the mean correlation
-with the accuracy of k-means, as in the paper's Figure 9, and the share of the networks that the
-untrained one is fitter than, over all sets.
+with the accuracy of k-means, as in the paper's Figure 9, and with that of the linear layer where a
+least effective rank, of so many times the number of classes, makes all networks below it the worst
+(`check_features.min_effective_rank`); and the share of the networks that the untrained one is
+fitter than, over all sets.
 Only networks with fixed weights drawn at random prove anything: those of a search by the fitness
 have been selected by it, and so have the leaders that it trains again: repeats are left out.
 A figure (the paper's Figure 9) shows all networks by one setting: --setting, or the longest
@@ -42,6 +44,7 @@ NORMALISATIONS = ("none", "l2", "scale", "standardise", "standardise_l2")
 LAWS = (0.0, 0.5, 1.0, 1.5)  # of the classes in the unlabelled set
 EXPONENTS = (0.5, 1.0, 1.5)  # of the fitness
 RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes
+RANKS = (1.0, 1.25, 1.5)  # least effective rank to classes
 WIDTHS = (1.0, 0.1)  # 2 sigma^2; at the smaller one a clip is in one cluster, nearly
 RESAMPLES = 1000
 TABLE = "controls.md"
@@ -107,7 +110,7 @@ def measure(path: pathlib.Path) -> dict:
     with threadpoolctl.threadpool_limits(limits=1):
         report["accuracy"] = accuracy(labelled)
         report["kmeans"] = kmeans_scores(labelled.embedding, labelled.labels)["kmeans"]
-        classes = len(np.unique(labelled.labels))
+        report["classes"] = classes = len(np.unique(labelled.labels))
         for law, how, ratio in itertools.product(LAWS, NORMALISATIONS, RATIOS):
             points = normalise(labelled.embedding[composed(labelled.labels, law)], how)
             k = max(2, round(ratio * classes))
@@ -150,6 +153,10 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks / np.maximum(norm, np.finfo(np.float64).tiny)
 
 
+def _mean_rho(fitness: np.ndarray, quality: np.ndarray) -> float:
+    return float((_ranks(fitness) * _ranks(quality[None])).sum(1).mean())
+
+
 def of_length(reports: list[dict]) -> dict[int, list[dict]]:
     """The trained networks that count, by steps of training."""
     return {step: [x for x in reports if x["trained"] and x["step"] == step and not x["repeat"]]
@@ -177,6 +184,7 @@ def table(reports: list[dict]) -> str:
     for step, networks in of_length(reports).items():
         quality = np.array([x["accuracy"] for x in networks])
         clustered = np.array([x["kmeans"] for x in networks])
+        rank = np.array([x["effective_rank"] / x["classes"] for x in networks])
         lines += [f"## After {step} steps: {len(networks)} networks", "",
                   f"Accuracy {quality.mean():.1%} on average, {quality.min():.1%} to "
                   f"{quality.max():.1%}" + (
@@ -191,17 +199,20 @@ def table(reports: list[dict]) -> str:
                          f"{stats.spearmanr(values, quality).statistic:+.2f}. ")
         lines += ["", "| normalisation | k / classes | 2 sigma^2 | s | rho | 95% | "
                   + " | ".join(f"law {x:g}" for x in LAWS)
-                  + " | rho with k-means | untrained is fitter than |",
-                  "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + 2)]
+                  + " | rho with k-means | "
+                  + " | ".join(f"rank >= {x:g}" for x in RANKS) + " | untrained is fitter than |",
+                  "|---|" + "---:|" * 4 + "---|" + "---:|" * (len(LAWS) + len(RANKS) + 2)]
         for setting, rhos, (low, high) in ranked(networks):
             fitness, beaten = _fitness(setting, networks), ""
             if untrained:
                 theirs = _fitness(setting, untrained).mean(1, keepdims=True)
                 beaten = f"{np.mean(fitness > theirs):.0%}"
-            both = (_ranks(fitness) * _ranks(clustered[None])).sum(1).mean()
+            others = [_mean_rho(fitness, clustered)] + [
+                _mean_rho(np.where(rank < least, np.inf, fitness), quality)
+                for least in RANKS]
             lines.append(f"| {str(setting).replace('/', ' | ')} | {rhos.mean():+.2f} | {low:+.2f} "
                          f"to {high:+.2f} | " + " | ".join(f"{x:+.2f}" for x in rhos)
-                         + f" | {both:+.2f} | {beaten} |")
+                         + "".join(f" | {x:+.2f}" for x in others) + f" | {beaten} |")
         lines.append("")
     return "\n".join(lines)
 

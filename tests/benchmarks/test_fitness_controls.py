@@ -60,7 +60,7 @@ def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "## After 40 steps: 5 networks" in text
     assert (tmp_path / "out" / fitness_controls.TABLE).read_text() == text[:-1]  # print adds one
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 13][2:]
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 16][2:]
     assert len(rows) == 5 * 4 * 2 * 3
     # Ordered: what ranks them as the labels do comes first.
     rhos = [float(row[5]) for row in rows]
