@@ -43,7 +43,7 @@ from elo_tf.search import kept_features
 NORMALISATIONS = ("none", "l2", "scale", "standardise", "standardise_l2")
 LAWS = (0.0, 0.5, 1.0, 1.5)  # of the classes in the unlabelled set
 EXPONENTS = (0.5, 1.0, 1.5)  # of the fitness
-RATIOS = (0.5, 1.0, 2.0, 4.0)  # clusters to classes
+RATIOS = (0.5, 1.0, 2.0, 4.0, 8.0)  # clusters to classes
 RANKS = (1.0, 1.25, 1.5)  # least effective rank to classes
 WIDTHS = (1.0, 0.1)  # 2 sigma^2; at the smaller one a clip is in one cluster, nearly
 RESAMPLES = 1000

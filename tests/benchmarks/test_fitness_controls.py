@@ -61,7 +61,7 @@ def test_the_table_of_networks_that_get_better(tmp_path, monkeypatch, capsys):
     assert "## After 40 steps: 5 networks" in text
     assert (tmp_path / "out" / fitness_controls.TABLE).read_text() == text[:-1]  # print adds one
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 16][2:]
-    assert len(rows) == 5 * 4 * 2 * 3
+    assert len(rows) == 5 * 5 * 2 * 3
     # Ordered: what ranks them as the labels do comes first.
     rhos = [float(row[5]) for row in rows]
     assert rhos == sorted(rhos) and rhos[0] < -0.7 and float(rows[0][11]) < -0.7
