@@ -70,18 +70,19 @@ def _filtered(stream: TextIO, descriptor: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits for the end: amid an import, C++ code swallows it or makes it another error."""
-    if threading.current_thread() is not threading.main_thread():  # Which alone may set handlers.
+    # Only the main thread sets handlers; None is one that Python did not set, and cannot restore.
+    if (threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is None):
         yield
         return
-    held: list[tuple] = []
-    before = signal.signal(signal.SIGINT, lambda *call: held.append(call))
+    held = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: held.set())
     try:
         yield
     finally:
-        # None is a handler that Python did not set, and cannot set again.
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if held and callable(before):
-            before(*held[0])
+        signal.signal(signal.SIGINT, before)
+        if held.is_set():
+            signal.raise_signal(signal.SIGINT)  # Whatever it means to that handler.
 
 
 class _QuietLoader(importlib.abc.Loader):

@@ -3,6 +3,7 @@
 import logging
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -120,3 +121,11 @@ def test_ctrl_c_amid_an_import_waits_for_its_end():
                "    print('interrupted', 'tensorflow._api.v2.xla' in sys.modules)\n"
                "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n")
     assert (done.returncode, done.stdout) == (0, "interrupted True\nTrue\n"), done.stderr
+
+
+def test_ctrl_c_amid_an_import_still_ends_a_process_that_has_no_handler():
+    done = run("import signal, threading, os, elo_tf\n"
+               "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+               "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+               "import tensorflow\nprint('went on')\n")
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, ""), done.stderr
