@@ -24,7 +24,7 @@ VIDEOS = flags.DEFINE_string(
 WORKERS = flags.DEFINE_integer("workers", 2, "Processes that convert videos.", lower_bound=1)
 
 GIN = "--gin_file=demo.gin"
-CLUSTERS = 12  # the classes of the videos that the demo makes
+CLUSTERS = 96  # gin/defaults.gin's
 CLIPS_PER_CLUSTER = 4
 HELDOUT_PERCENT = 20  # Records.heldout_percent
 NOTABLE = 0.1  # a loss of more than this weight must have fallen
@@ -53,7 +53,7 @@ def convert(output: pathlib.Path, source: pathlib.Path, split: str) -> None:
 
 
 def clusters_for(records: pathlib.Path) -> int:
-    """Clusters of the Zipf fitness: 12, or fewer where the held-out part of a set is small."""
+    """Clusters of the Zipf fitness: 96, or fewer where the held-out part of a set is small."""
     summary = json.loads((records / "unlabelled.json").read_text(encoding="utf-8"))
     heldout = summary["converted"] * HELDOUT_PERCENT // 100
     return max(min(CLUSTERS, heldout // CLIPS_PER_CLUSTER), 2)

@@ -119,7 +119,7 @@ def test_nearest_are_the_clips_of_each_cluster_by_distance_largest_cluster_first
 @pytest.mark.parametrize("normalisation", ["none", "l2", "scale", "standardise", "standardise_l2"])
 def test_zipfian_encoders_beat_uniform_ones(normalisation):
     # Distances in units of sigma, so that every normalisation sees hard clusters.
-    fitness = ZipfFitness(k=6, two_sigma_squared=1e-2, normalisation=normalisation)
+    fitness = ZipfFitness(k=6, s=1.0, two_sigma_squared=1e-2, normalisation=normalisation)
     zipfian, _ = blobs([60, 30, 20, 15, 12, 10])
     uniform, _ = blobs([25] * 6)
     assert fitness(zipfian).fitness < 0.5 * fitness(uniform).fitness
