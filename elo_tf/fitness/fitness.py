@@ -69,8 +69,8 @@ class ZipfFitness:
     docs/results/notes.md): rho -0.36 there, -1 being perfect, and -0.50 where an effective rank
     below 1.5 times the number of classes counts as failed (`check_features.min_effective_rank`).
     With k the number of classes it has -0.16, with s = 1 it ranks no better than chance. A
-    simulation (benchmarks/zipf_normalisation.py) spoke for `standardise_l2`, k at most the number of
-    classes, s = 1 and 2 sigma^2 = 1: on trained networks these rank the wrong way round, +0.11.
+    simulation (benchmarks/zipf_normalisation.py) spoke for `standardise_l2`, k at most the number
+    of classes, s = 1 and 2 sigma^2 = 1: on trained networks these rank the wrong way round, +0.11.
     """
 
     def __init__(self, k: int = 96, s: float = 0.5, two_sigma_squared: float = 0.1,
